@@ -159,8 +159,8 @@ class TestSendersWithACode:
             with self.sender(transport, source, receiving, code) as sending:
                 cut(sending, receiving, incoming)
                 _, stderr = sending.communicate(timeout=LIMIT_S)
-            assert sending.returncode == 0, stderr
             ended = receiving.end()
+            assert sending.returncode == 0, (stderr, ended.stderr)
         assert ended.code == 0, ended.stderr
         assert "waiting 50 s for the sender to reconnect" in ended.stderr
         assert (incoming / "film").read_bytes() == source.read_bytes()
@@ -174,8 +174,9 @@ class TestSendersWithACode:
                 wait_for_stderr(sending, b"reconnecting")
                 receiving.process.send_signal(signal.SIGCONT)
                 _, stderr = sending.communicate(timeout=LIMIT_S)
-            assert sending.returncode == 0, stderr
-            assert receiving.end().code == 0
+            ended = receiving.end()
+            assert sending.returncode == 0, (stderr, ended.stderr)
+        assert ended.code == 0, ended.stderr
         assert (incoming / "film").read_bytes() == source.read_bytes()
 
 

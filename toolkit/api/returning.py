@@ -27,7 +27,7 @@ class ReturningSender:
         self._statistics = statistics
         self._reconnections = reconnections
         self._key: bytes | None = None  # of a sender that comes back and gets in
-        self._is_kept = False  # the receiver keeps the key
+        self._number: int | None = None  # among the sessions with this key, if the receiver keeps it
 
     def on_begin(self, key: bytes | None) -> None:
         """The session begins; its sender has given this reconnection key, or None if it does not come back.
@@ -39,10 +39,10 @@ class ReturningSender:
         admitted_by = statistics["authentication"]
         if admitted_by in (_CODE, _RECONNECTION):
             if key is not None and statistics["encryption"] != "none":
-                self._is_kept = self._reconnections.begin(key, is_new=admitted_by == _CODE)
-            if admitted_by == _RECONNECTION and not self._is_kept:
+                self._number = self._reconnections.begin(key, is_new=admitted_by == _CODE)
+            if admitted_by == _RECONNECTION and self._number is None:
                 raise ProtocolError("the sender came back and continues no session")
-        if self._is_kept or admitted_by not in (_CODE, _RECONNECTION):
+        if self._number is not None or admitted_by not in (_CODE, _RECONNECTION):
             self._key = key
 
     def end(self, *, is_lost: bool) -> Whereabouts:
@@ -50,9 +50,8 @@ class ReturningSender:
         if self._key is None:
             has_not_begun = self._statistics()["authentication"] == _RECONNECTION
             return Whereabouts.AWAITED if is_lost and has_not_begun else Whereabouts.GONE
+        if self._number is None:
+            return Whereabouts.AWAITED if is_lost else Whereabouts.GONE
         if is_lost:
-            is_away = not self._is_kept or self._reconnections.lose(self._key)
-            return Whereabouts.AWAITED if is_away else Whereabouts.BACK
-        if self._is_kept:
-            self._reconnections.end(self._key)
-        return Whereabouts.GONE
+            return Whereabouts.AWAITED if self._reconnections.lose(self._key, self._number) else Whereabouts.BACK
+        return Whereabouts.GONE if self._reconnections.end(self._key, self._number) else Whereabouts.BACK

@@ -189,17 +189,19 @@ class _ReceiverScreen:
             error = as_nettool_error(event.error)
         if not event.is_continued:
             self.exit_code = error.exit_code if error else ExitCode.OK
-        self._print_outcome(result, error)
+        self._print_outcome(result, error, is_continued=event.is_continued)
         if event.retry_s and not self._arguments.quiet:
             print_status(f"waiting {format_seconds(event.retry_s)} for the sender to reconnect")
 
-    def _print_outcome(self, result: SessionResult, error: NettoolError | None) -> None:
+    def _print_outcome(self, result: SessionResult, error: NettoolError | None, *, is_continued: bool) -> None:
         arguments, fields = self._arguments, result_fields(result)
         peer = f"{result.peer} ({result.transport})"
-        if error:
+        if error and is_continued:
+            print_status(f"nettool: {peer}: the connection was lost; its sender has reconnected")
+        elif error:
             failures = failure_lines(result, is_verbose=arguments.verbose)
             print_status("\n".join([*failures, f"nettool: {peer}: {error}"]))
-        if result.unfinished and not arguments.quiet:
+        if result.unfinished and not is_continued and not arguments.quiet:
             print_status("\n".join(unfinished_lines(result, is_verbose=arguments.verbose)))
         if not arguments.quiet and (result.file_count or not error):
             lines = [f"{time.strftime('%H:%M:%S')} received {summary_line(fields)} from {peer}"]

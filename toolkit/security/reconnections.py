@@ -35,7 +35,9 @@ def reconnection_psk(key: bytes) -> bytes:
 @dataclass(slots=True)
 class _Entry:
     psk: bytes
-    running: int
+    begun: int = 0
+    """Sessions with this key so far. Each continues the one before it."""
+    running: int = 0
     """Sessions that have not ended: two for a while, because a receiver often notices a loss after its sender."""
     forgotten_s: float = 0.0
     """When it is forgotten, once no session is running."""
@@ -57,8 +59,8 @@ class Reconnections:
             entry = self._entries.get(identifier)
             return None if entry is None else entry.psk
 
-    def begin(self, key: bytes, *, is_new: bool) -> bool:
-        """A session with this key has begun; return whether its sender may come back.
+    def begin(self, key: bytes, *, is_new: bool) -> int | None:
+        """A session with this key has begun; return its number, from 1, or None if its sender may not come back.
 
         is_new: whether the session was admitted by something else than a key from here, and may bring one. One that was
                 admitted by such a key continues, and brings none.
@@ -68,25 +70,40 @@ class Reconnections:
             entry = self._entries.get(key_id(key))
             if entry is None:
                 if not is_new or not self._has_room():
-                    return False
-                entry = self._entries[key_id(key)] = _Entry(reconnection_psk(key), 0)
+                    return None
+                entry = self._entries[key_id(key)] = _Entry(reconnection_psk(key))
+            entry.begun += 1
             entry.running += 1
-            return True
+            return entry.begun
 
-    def lose(self, key: bytes) -> bool:
-        """The connection of such a session was lost. Return whether its sender is still away."""
-        with self._lock:
-            entry = self._entries.get(key_id(key))
-            if entry is None:  # it has been back, and the session that continued this one has ended
-                return False
-            entry.running -= 1
-            entry.forgotten_s = self._clock() + KEPT_S
-            return not entry.running
+    def lose(self, key: bytes, session: int) -> bool:
+        """The connection of the session with this number was lost. Return whether its sender is away.
 
-    def end(self, key: bytes) -> None:
-        """Such a session has ended otherwise: the key is worth nothing from now on."""
+        It is not if a newer session has continued this one.
+        """
         with self._lock:
-            self._entries.pop(key_id(key), None)
+            return self._ended(key, session) is not None
+
+    def end(self, key: bytes, session: int) -> bool:
+        """The session with this number has ended otherwise: the key is worth nothing from now on. Return whether so.
+
+        The end of a session that a newer one has continued changes nothing: a receiver that was held up finds in the
+        old connection what the sender has long given up, and fails, because its file is the newer session's now.
+        """
+        with self._lock:
+            is_newest = self._ended(key, session) is not None
+            if is_newest:
+                del self._entries[key_id(key)]
+            return is_newest
+
+    def _ended(self, key: bytes, session: int) -> _Entry | None:
+        """Count the end of a session; return the entry of its key if none has continued it."""
+        entry = self._entries.get(key_id(key))
+        if entry is None:  # the newest has ended before
+            return None
+        entry.running -= 1
+        entry.forgotten_s = self._clock() + KEPT_S
+        return entry if session == entry.begun else None
 
     def _forget_old(self) -> None:
         now_s = self._clock()

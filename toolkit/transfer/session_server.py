@@ -76,8 +76,8 @@ class SessionServer:
 
     listeners:     by name
     session:       called with the name of the listener and the channel, which it closes. Returns for how many seconds
-                   to wait for a sender that comes back after its connection was lost, None if it does not. An
-                   exception that it raises ends the server
+                   to wait for a sender that comes back after its connection was lost, 0 if it is back, None if it does
+                   not come back. An exception that it raises ends the server
     concurrency:   how many may run at a time; the peers of further channels are refused with a reason
     limit:         how many sessions to run in all; None for no limit. A session and those that continue it count as
                    one. If its sender does not come back in time, the server ends
@@ -243,7 +243,7 @@ class SessionServer:
                 self._hosts -= Counter([channel.peer.network])
                 if self._remaining is not None and isinstance(end, float):
                     self._remaining += 1
-                    self._give_up_s = monotonic() + end
+                    self._give_up_s = max(self._give_up_s or 0.0, monotonic() + end)
                 if self._unended is not None and end is None:
                     self._unended -= 1
                 is_last = self._unended == 0

@@ -189,14 +189,14 @@ class TestReconnecting:
         receiver = Receiver()
         complete(receiver.responder, receiver.code.credential)
         receiver.reconnections.begin(KEY, is_new=True)
-        receiver.reconnections.lose(KEY)
+        receiver.reconnections.lose(KEY, 1)
         return receiver
 
     def test_the_key_admits_it_until_the_session_has_ended(self, receiver: Receiver) -> None:
         for _ in range(2):  # its answer may be lost, too
             server = complete(receiver.responder, ReconnectionCredential(KEY))
             assert server.method is Method.RECONNECTION
-        receiver.reconnections.end(KEY)
+        receiver.reconnections.end(KEY, 1)
         assert refusal(receiver.responder, ReconnectionCredential(KEY)) is Refusal.UNKNOWN_SESSION
 
     def test_the_key_is_no_key_file(self, receiver: Receiver) -> None:
@@ -239,7 +239,7 @@ class TestReconnecting:
         client = initiator(ReconnectionCredential(KEY))
         server = opened(receiver.responder, client)
         finish = client.receive_accept_untrusted(server.accept(b"")).finish
-        receiver.reconnections.end(KEY)
+        receiver.reconnections.end(KEY, 1)
         with pytest.raises(CodeEndedError):
             server.finish_untrusted(finish)
 

@@ -46,7 +46,7 @@ def test_a_key_admits_while_its_session_runs_and_for_a_while_after_its_loss(rece
     assert receiver.keys.begin(KEY, is_new=True)
     receiver.now_s += 10 * KEPT_S
     assert receiver.admits(KEY)
-    assert receiver.keys.lose(KEY)
+    assert receiver.keys.lose(KEY, 1)
     receiver.now_s += KEPT_S - 1
     assert receiver.admits(KEY)
     receiver.now_s += 1
@@ -56,14 +56,14 @@ def test_a_key_admits_while_its_session_runs_and_for_a_while_after_its_loss(rece
 def test_a_key_is_dead_once_its_session_has_ended(receiver: Receiver) -> None:
     receiver.keys.begin(KEY, is_new=True)
     receiver.keys.begin(OTHER_KEY, is_new=True)
-    receiver.keys.end(KEY)
+    receiver.keys.end(KEY, 1)
     assert not receiver.admits(KEY)
     assert receiver.admits(OTHER_KEY)
 
 
 def test_a_session_that_came_back_brings_no_other_key(receiver: Receiver) -> None:
     receiver.keys.begin(KEY, is_new=True)
-    receiver.keys.lose(KEY)
+    receiver.keys.lose(KEY, 1)
     assert not receiver.keys.begin(OTHER_KEY, is_new=False)
     assert not receiver.admits(OTHER_KEY)
     assert receiver.keys.begin(KEY, is_new=False)
@@ -71,19 +71,30 @@ def test_a_session_that_came_back_brings_no_other_key(receiver: Receiver) -> Non
 
 def test_a_sender_may_be_back_before_its_loss_is_noticed(receiver: Receiver) -> None:
     receiver.keys.begin(KEY, is_new=True)
-    receiver.keys.begin(KEY, is_new=False)
-    assert not receiver.keys.lose(KEY)
+    assert receiver.keys.begin(KEY, is_new=False) == 2
+    assert not receiver.keys.lose(KEY, 1)
     receiver.now_s += 10 * KEPT_S
     assert receiver.admits(KEY)
-    receiver.keys.end(KEY)
+    assert receiver.keys.end(KEY, 2)
+    assert not receiver.admits(KEY)
+
+
+def test_an_older_session_that_fails_leaves_the_key_to_the_newer(receiver: Receiver) -> None:
+    receiver.keys.begin(KEY, is_new=True)
+    receiver.keys.begin(KEY, is_new=False)
+    assert not receiver.keys.end(KEY, 1)
+    assert receiver.keys.lose(KEY, 2)
+    assert receiver.admits(KEY)
+    receiver.now_s += KEPT_S
     assert not receiver.admits(KEY)
 
 
 def test_the_late_end_of_a_lost_session_revives_no_key(receiver: Receiver) -> None:
     receiver.keys.begin(KEY, is_new=True)
     receiver.keys.begin(KEY, is_new=False)
-    receiver.keys.end(KEY)
-    assert not receiver.keys.lose(KEY)
+    receiver.keys.end(KEY, 2)
+    assert not receiver.keys.lose(KEY, 1)
+    assert not receiver.keys.end(KEY, 1)
     assert not receiver.admits(KEY)
 
 
@@ -91,8 +102,8 @@ def test_the_number_of_keys_is_limited_and_running_sessions_keep_theirs(receiver
     for number in range(MAX_KEYS):
         assert receiver.keys.begin(numbered(number), is_new=True)
     assert not receiver.keys.begin(KEY, is_new=True)
-    receiver.keys.lose(numbered(5))
+    receiver.keys.lose(numbered(5), 1)
     receiver.now_s += 1
-    receiver.keys.lose(numbered(3))
+    receiver.keys.lose(numbered(3), 1)
     assert receiver.keys.begin(KEY, is_new=True)
     assert [number for number in range(MAX_KEYS) if not receiver.admits(numbered(number))] == [5]

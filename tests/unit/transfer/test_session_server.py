@@ -109,6 +109,28 @@ class TestSendersThatComeBack:
             wait_until(lambda: "no more sessions" not in first_answer(running.connect()))
             running.run.outcome()
 
+    def test_the_end_of_an_older_session_does_not_shorten_the_wait(self) -> None:
+        """A receiver may notice the loss of the session that continued it first."""
+        waits_s = {b"lost": PATIENCE_S, b"continued": 0.0}
+        threads: dict[bytes, threading.Thread] = {}
+
+        def session(_name: str, channel: Channel) -> float:
+            message = channel.receive(timeout_s=PATIENCE_S)
+            assert message is not None
+            threads[message] = threading.current_thread()
+            channel.close()
+            return waits_s[message]
+
+        with serving(session, limit=2) as running:
+            channels = [running.connect(), running.connect()]
+            for channel, message in zip(channels, waits_s, strict=True):
+                channel.send_message(message)
+                with pytest.raises(PeerClosedError):
+                    channel.receive(timeout_s=PATIENCE_S)
+                threads[message].join(PATIENCE_S)
+            running.run.join(0.05)
+            assert running.run.is_alive()
+
     def test_if_it_does_not_come_back_the_server_ends(self) -> None:
         with serving(self.session(0.05), limit=1) as running:
             running.connect().abort()
