@@ -11,9 +11,16 @@ import weakref
 import pytest
 
 from tests.support.background import PATIENCE_S
-from toolkit.transports.keep_alive import INTERVAL_S, FileWait, KeepAlives
+from toolkit.transports import keep_alive
+from toolkit.transports.keep_alive import FileWait, KeepAlives
 
-INTERVAL_NS = int(INTERVAL_S * 1e9)
+INTERVAL_NS = 20_000_000
+
+
+@pytest.fixture(autouse=True)
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keep_alive, "INTERVAL_S", INTERVAL_NS / 1e9)
+    monkeypatch.setattr(keep_alive, "_INTERVAL_NS", INTERVAL_NS)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_a_disk_that_stalls_for_longer_than_the_idle_timeout_costs_no_connection
     monkeypatch: pytest.MonkeyPatch, staller: str
 ) -> None:
     path = VirtualPath(monkeypatch, RTT_NS)
-    large = random.Random(1).randbytes(8 << 20)
+    large = random.Random(1).randbytes(2 << 20)
 
     def stall(channel: UdpChannel) -> None:
         if staller in ("both", "sender" if channel is path.near else "receiver"):
