@@ -86,7 +86,10 @@ def main() -> None:
         folder = Path(folder_name)
         source, received = folder / "source.bin", folder / "received"
         received.mkdir()
-        source.write_bytes(random.Random(1).randbytes(arguments.size))
+        with source.open("wb") as file:
+            generator, rest_bytes = random.Random(1), arguments.size
+            while rest_bytes > 0:
+                rest_bytes -= file.write(generator.randbytes(min(rest_bytes, 1 << 20)))
         for number in range(-1, arguments.repeat):  # the first round is a warm-up
             for tree in trees if number % 2 else trees[::-1]:
                 figures = transfer(tree, source, received)

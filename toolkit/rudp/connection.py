@@ -37,10 +37,10 @@ class Connection:
     4. `poll_transmit` until None, sending each result before the next call
     5. wait for a datagram, at most until `poll_timeout`
 
-    Times are in nanoseconds of one clock that never goes back. The bytes of the data stream are read from `source`
-    whenever they are sent or retransmitted.
+    Times are in ns of one clock that never goes back. `source` is read whenever bytes are sent or retransmitted.
 
-    sender, acks, receive_window: for tests; drivers use `max_ack_delay_ns`, `bytes_until_ack`, `send_time_ns` of `acks`
+    sender, acks, receive_window: for tests; drivers set `max_round_bytes` of `sender`, and use `max_ack_delay_ns`,
+                                  `bytes_until_ack` and `send_time_ns` of `acks`
     """
 
     def __init__(

@@ -28,6 +28,7 @@ from toolkit.rudp.stats import ConnectionStats
 from toolkit.rudp.streams import DataSource, SendStream, SendStreams, segment_offsets
 
 MAX_ROUND_SUPER_PACKETS: Final = 8
+MAX_ROUND_BYTES: Final = MAX_ROUND_SUPER_PACKETS * wire.MAX_DATAGRAM_BYTES
 """Maximum sent by one `poll_transmit`, so that the driver returns to receiving."""
 MAX_ACK_EVERY_BYTES: Final = 1 << 20
 MIN_ACK_DELAY_NS: Final = 1_000_000
@@ -44,6 +45,7 @@ _MANY_PACKETS: Final = 16
 class Sender:
     """Call `poll_transmit` until None. Times are in ns, sizes in bytes of datagrams.
 
+    max_round_bytes:       most to send in one `poll_transmit`, or one super-packet if that is more; the driver sets it
     streams:               what is to be sent
     recovery:              what was sent, and the path in use
     packets_retransmitted: packets that carried retransmitted bytes
@@ -59,13 +61,14 @@ class Sender:
         observer: LossObserver | None = None,
     ) -> None:
         """`protection` seals the packets; `skip_seed` is that of `SentPackets`."""
+        self.max_round_bytes = MAX_ROUND_BYTES
         self.streams = SendStreams()
         self.recovery = LossRecovery(path, self.streams, protection.stream_overhead_bytes, skip_seed, observer)
         self.packets_retransmitted = 0
         self._source = source
         self._peer_connection_id = peer_connection_id
         self._protection = protection
-        self._buffer = PacketBuffer(MAX_ROUND_SUPER_PACKETS * wire.MAX_DATAGRAM_BYTES, protection)
+        self._buffer = PacketBuffer(MAX_ROUND_BYTES, protection)
         self._next_send_time_ns: int | None = None
         self._ack_every_bytes = 0  # as last requested by a PING
         self._ping_time_ns = 0
@@ -179,7 +182,10 @@ class Sender:
         if path.is_nearby and not data.acked and data.end <= _SMALL_DATA_BYTES:
             window_bytes = max(window_bytes, _NEARBY_WINDOW_DATAGRAMS * path.datagram_bytes)
         room_bytes = window_bytes - self.recovery.bytes_in_flight
-        max_packets = MAX_ROUND_SUPER_PACKETS * segments_per_send(path.datagram_bytes) if path.batches.is_allowed else 1
+        max_packets = 1
+        if path.batches.is_allowed:  # whole super-packets, each of which is one call of the system
+            segments = segments_per_send(path.datagram_bytes)
+            max_packets = max(1, self.max_round_bytes // (segments * path.datagram_bytes)) * segments
         packets = min(room_bytes // path.datagram_bytes, max_packets)
         if packets <= 0:
             path.is_window_limited = True

@@ -6,7 +6,7 @@ import pytest
 
 from toolkit.errors import ProtocolError, TransferError
 from toolkit.rudp import wire
-from toolkit.rudp.batch import Transmit
+from toolkit.rudp.batch import Transmit, segments_per_send
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import AckSample, LossSample
 from toolkit.rudp.ecn import NOT_ECT
@@ -226,6 +226,17 @@ class TestLimits:
         bench.ack(2 * MS, *numbers)
         bench.send(3 * MS)
         assert bench.recovery.bytes_in_flight <= 10 * DATAGRAM
+
+    @pytest.mark.parametrize(("round_bytes", "super_packets"), [(1, 1), (2 * 65_507, 2), (3 * 65_507, 3)])
+    def test_a_round_is_as_many_super_packets_as_the_driver_allows(self, round_bytes: int, super_packets: int) -> None:
+        bench = warmed(1000 * PAYLOAD)
+        bench.controller.congestion_window_bytes = 1000 * DATAGRAM
+        bench.sender.max_round_bytes = round_bytes
+        transmit = bench.sender.poll_transmit(100 * MS)
+        while transmit is not None and len(transmit.data) < DATAGRAM:  # what goes before the data
+            transmit = bench.sender.poll_transmit(100 * MS)
+        assert transmit is not None
+        assert len(transmit.data) == super_packets * segments_per_send(DATAGRAM) * DATAGRAM
 
     def test_the_peers_receive_window_limits_data(self) -> None:
         bench = Bench(INITIAL_DATA_WINDOW_BYTES * 2, window=INITIAL_DATA_WINDOW_BYTES)

@@ -4,6 +4,8 @@ A device that is slower than the sender queues its packets, and drops them once 
 the socket counts what waits there. It is set to two milliseconds of the pacing rate, so that the sender waits before
 the queue is full. A queue that drops nevertheless is shorter than that, and the room shrinks to what it held. If it
 held less than the super-packet that it dropped, super-packets shrink as well: it may have no room for one at all.
+Rounds of the sender shrink, too: a short queue would be empty before a long round is prepared, and the end of a long
+round would wait here for room, which looks like a longer path.
 
 What has left the host, or has crossed a virtual device, is no longer counted.
 
@@ -19,6 +21,7 @@ import time
 from typing import Final
 
 from toolkit.rudp.batch import MAX_SUPER_PACKET_BYTES
+from toolkit.rudp.sender import MAX_ROUND_BYTES
 
 _SO_SNDBUFFORCE: Final = 32
 _UINT32: Final = struct.Struct("=I")
@@ -33,6 +36,8 @@ _ROOM_AFTER_DROP: Final = 0.75
 """Share of what waited when the queue dropped. One more super-packet has to fit besides, which may take two drops."""
 _MIN_ROOM_AFTER_DROP_BYTES: Final = 1 << 12
 _MIN_SUPER_PACKET_BYTES: Final = 1 << 11
+_MIN_ROUND_SUPER_PACKETS: Final = 2
+"""One leaves the host while the other is prepared."""
 _UNLOOKED_SHARE: Final = 8
 """Once half of the buffer was free, an eighth is sent before the system is asked again: a dozen acknowledgements."""
 _DATAGRAM_OVERHEAD_BYTES: Final = 1 << 10
@@ -91,6 +96,12 @@ class SendRoom:
     def has_shrunk(self) -> bool:
         """Whether room should be looked for before each super-packet, and not only before a batch of them."""
         return self._max_room_bytes < _MAX_ROOM_BYTES
+
+    @property
+    def max_round_bytes(self) -> int:
+        """Most to prepare at once: no more than the room after a drop."""
+        least_bytes = max(_MIN_ROUND_SUPER_PACKETS * self.max_super_packet_bytes, _MIN_ROOM_BYTES)
+        return min(max(int(self._max_room_bytes), least_bytes), MAX_ROUND_BYTES)
 
     def on_drop(self, dropped_bytes: int) -> None:
         """A queue of this host had no room for a super-packet of this size."""

@@ -1,11 +1,13 @@
 """How much a socket may leave in the host's queues. The kernel reports twice the size that was set."""
 
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from toolkit.rudp.batch import MAX_SUPER_PACKET_BYTES
+from toolkit.rudp.sender import MAX_ROUND_BYTES
 from toolkit.transports.udp.send_room import SendRoom
 
 SECOND = 1_000_000_000
@@ -38,8 +40,10 @@ def test_after_drops_room_and_super_packets_shrink_and_grow_again_with_time(sock
     room = SendRoom(sock)
     room.follow_rate(400e6, 1)
     assert not room.has_shrunk
+    assert room.max_round_bytes == MAX_ROUND_BYTES
     room.on_drop(60_000)  # while nothing of this socket waits
     assert room.has_shrunk
+    assert room.max_round_bytes == 1 << 16
     assert room_of(sock) < 10_000
     assert room.max_super_packet_bytes == 30_000
     start_ns = 1 << 62
@@ -47,6 +51,22 @@ def test_after_drops_room_and_super_packets_shrink_and_grow_again_with_time(sock
         room.follow_rate(400e6, start_ns + 2 * second * SECOND)
     assert room_of(sock) > 66_666
     assert room.max_super_packet_bytes == MAX_SUPER_PACKET_BYTES
+    assert room.max_round_bytes == MAX_ROUND_BYTES
+
+
+@pytest.mark.parametrize(
+    ("queued_bytes", "round_bytes"),
+    [(100_000, 2 * MAX_SUPER_PACKET_BYTES), (400_000, 300_000), (8 << 20, MAX_ROUND_BYTES)],
+)
+def test_a_round_is_the_room_that_drops_have_left_and_two_super_packets_at_least(
+    sock: socket.socket, monkeypatch: pytest.MonkeyPatch, queued_bytes: int, round_bytes: int
+) -> None:
+    monkeypatch.setattr(
+        "toolkit.transports.udp.send_room.fcntl.ioctl", lambda *_: queued_bytes.to_bytes(4, sys.byteorder)
+    )
+    room = SendRoom(sock)
+    room.on_drop(60_000)
+    assert room.max_round_bytes == round_bytes
 
 
 def test_there_is_room_while_nothing_waits(sock: socket.socket) -> None:
