@@ -116,7 +116,7 @@ class SessionEnded:
     """A session of a receiver has ended.
 
     error:        why it failed; None if it has not
-    is_continued: whether its sender has come back in a newer session
+    is_continued: whether a newer session of its sender has continued this one
     retry_s:      how long the receiver waits for the sender to come back; 0 if it does not
     """
 

@@ -196,9 +196,7 @@ class _ReceiverScreen:
     def _print_outcome(self, result: SessionResult, error: NettoolError | None, *, is_continued: bool) -> None:
         arguments, fields = self._arguments, result_fields(result)
         peer = f"{result.peer} ({result.transport})"
-        if error and is_continued:
-            print_status(f"nettool: {peer}: the connection was lost; its sender has reconnected")
-        elif error:
+        if error:
             failures = failure_lines(result, is_verbose=arguments.verbose)
             print_status("\n".join([*failures, f"nettool: {peer}: {error}"]))
         if result.unfinished and not is_continued and not arguments.quiet:

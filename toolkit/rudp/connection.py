@@ -39,7 +39,7 @@ class Connection:
 
     Times are in ns of one clock that never goes back. `source` is read whenever bytes are sent or retransmitted.
 
-    sender, acks, receive_window: for tests; drivers set `max_round_bytes` of `sender`, and use `max_ack_delay_ns`,
+    sender, acks, receive_window: for tests; drivers may lower the limits of `sender`, and use `max_ack_delay_ns`,
                                   `bytes_until_ack` and `send_time_ns` of `acks`
     """
 

@@ -147,8 +147,10 @@ class Pacer:
         self._back_off_ns = _BACK_OFF_NS
         self._was_dropped = False
 
-    def budget_bytes(self, now_ns: int, rate_bps: float, datagram_bytes: int) -> int:
+    def budget_bytes(self, now_ns: int, rate_bps: float, datagram_bytes: int, max_bytes: int = _MAX_ROUND_BYTES) -> int:
         """How many bytes may be sent now at `rate_bps` (> 0): whole quanta of whole datagrams, 0 if it is too early.
+
+        max_bytes: most that the sender can send at once, whole datagrams; what is earned beyond is not lost
 
         Call it only if there is something to send and the window has room for it: after a result of 0 the pacer
         assumes that the sender waits for it.
@@ -171,7 +173,7 @@ class Pacer:
         self._is_waited_for = self._is_busy = False
         earned_bytes = quantum_bytes + self._lateness_ns * rate_bps / (8 * _NS_PER_S)
         granted_bytes = min(earned_bytes, max(_MAX_ROUND_BYTES, quantum_bytes))
-        self._granted_bytes = int(granted_bytes // quantum_bytes) * quantum_bytes
+        self._granted_bytes = min(int(granted_bytes // quantum_bytes) * quantum_bytes, max_bytes)
         return self._granted_bytes
 
     def on_sent(self, now_ns: int, sent_bytes: int, rate_bps: float) -> None:

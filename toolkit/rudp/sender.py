@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from toolkit.rudp import wire
 from toolkit.rudp.ack_tracker import AckTracker
-from toolkit.rudp.batch import PacketBuffer, Transmit, segments_per_send
+from toolkit.rudp.batch import MAX_SUPER_PACKET_BYTES, PacketBuffer, Transmit, segments_per_send
 from toolkit.rudp.ecn import NOT_ECT
 from toolkit.rudp.flow_control import ReceiveWindow
 from toolkit.rudp.loss_recovery import LossRecovery
@@ -27,9 +27,8 @@ from toolkit.rudp.rtt import MAX_ACK_DELAY_NS
 from toolkit.rudp.stats import ConnectionStats
 from toolkit.rudp.streams import DataSource, SendStream, SendStreams, segment_offsets
 
-MAX_ROUND_SUPER_PACKETS: Final = 8
-MAX_ROUND_BYTES: Final = MAX_ROUND_SUPER_PACKETS * wire.MAX_DATAGRAM_BYTES
-"""Maximum sent by one `poll_transmit`, so that the driver returns to receiving."""
+MAX_ROUND_BYTES: Final = 8 * MAX_SUPER_PACKET_BYTES
+"""Maximum sent by one `poll_transmit`, unless the driver lowers it, so that the driver returns to receiving."""
 MAX_ACK_EVERY_BYTES: Final = 1 << 20
 MIN_ACK_DELAY_NS: Final = 1_000_000
 _NEARBY_WINDOW_DATAGRAMS: Final = 32
@@ -45,10 +44,12 @@ _MANY_PACKETS: Final = 16
 class Sender:
     """Call `poll_transmit` until None. Times are in ns, sizes in bytes of datagrams.
 
-    max_round_bytes:       most to send in one `poll_transmit`, or one super-packet if that is more; the driver sets it
     streams:               what is to be sent
     recovery:              what was sent, and the path in use
     packets_retransmitted: packets that carried retransmitted bytes
+
+    The driver may lower `max_super_packet_bytes`, what it sends in one call of the system, and `max_round_bytes`, what
+    one `poll_transmit` returns: whole super-packets, at least one.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Sender:
         observer: LossObserver | None = None,
     ) -> None:
         """`protection` seals the packets; `skip_seed` is that of `SentPackets`."""
+        self.max_super_packet_bytes = MAX_SUPER_PACKET_BYTES
         self.max_round_bytes = MAX_ROUND_BYTES
         self.streams = SendStreams()
         self.recovery = LossRecovery(path, self.streams, protection.stream_overhead_bytes, skip_seed, observer)
@@ -176,17 +178,13 @@ class Sender:
         return probe_bytes if is_worth_it and not has_messages else None
 
     def _packets_allowed(self) -> int:
-        """How many full packets the congestion window has room for, within the limit of one round."""
+        """How many full packets the congestion window has room for."""
         path, data = self.recovery.path, self.streams.data
         window_bytes = path.controller.congestion_window_bytes
         if path.is_nearby and not data.acked and data.end <= _SMALL_DATA_BYTES:
             window_bytes = max(window_bytes, _NEARBY_WINDOW_DATAGRAMS * path.datagram_bytes)
         room_bytes = window_bytes - self.recovery.bytes_in_flight
-        max_packets = 1
-        if path.batches.is_allowed:  # whole super-packets, each of which is one call of the system
-            segments = segments_per_send(path.datagram_bytes)
-            max_packets = max(1, self.max_round_bytes // (segments * path.datagram_bytes)) * segments
-        packets = min(room_bytes // path.datagram_bytes, max_packets)
+        packets = room_bytes // path.datagram_bytes
         if packets <= 0:
             path.is_window_limited = True
             if not path.may_retransmit_one or not (self.streams.data.lost or self.streams.messages.lost):
@@ -200,7 +198,8 @@ class Sender:
     ) -> Transmit | None:
         path = self.recovery.path
         rate_bps = path.controller.pacing_rate_bps
-        budget_bytes = path.pacer.budget_bytes(now_ns, rate_bps, path.datagram_bytes)
+        round_bytes = self._round_packets(path) * path.datagram_bytes
+        budget_bytes = path.pacer.budget_bytes(now_ns, rate_bps, path.datagram_bytes, round_bytes)
         if budget_bytes < path.datagram_bytes:
             self._next_send_time_ns = path.pacer.next_send_time_ns()
             return None
@@ -210,6 +209,12 @@ class Sender:
         transmit = self._send_stream(packet_type, stream, packets, now_ns)
         path.pacer.on_sent(now_ns, len(transmit.data), rate_bps)
         return transmit
+
+    def _round_packets(self, path: PathState) -> int:
+        if not path.batches.is_allowed:
+            return 1
+        segments = segments_per_send(path.datagram_bytes, self.max_super_packet_bytes)
+        return max(1, self.max_round_bytes // (segments * path.datagram_bytes)) * segments
 
     def _send_stream(self, packet_type: wire.PacketType, stream: SendStream, max_packets: int, now_ns: int) -> Transmit:
         """Packets of one stream, which has something to send."""

@@ -2,7 +2,8 @@
 
 The sender draws a random key and gives it to the receiver inside the encrypted session. The receiver keeps it in memory
 while that session runs, and for a while after its connection was lost. By the key it admits this sender again, in an
-ordinary handshake with a pre-shared key. A session that ends in any other way ends its key. The key itself proves in a
+ordinary handshake with a pre-shared key. A session that ends in any other way ends its key, unless a newer session has
+continued it: only the newest session with a key decides. The key itself proves in a
 later session whose session that one continues, so none can end or prolong the key of another sender.
 """
 
@@ -36,11 +37,9 @@ def reconnection_psk(key: bytes) -> bytes:
 class _Entry:
     psk: bytes
     begun: int = 0
-    """Sessions with this key so far. Each continues the one before it."""
-    running: int = 0
-    """Sessions that have not ended: two for a while, because a receiver often notices a loss after its sender."""
-    forgotten_s: float = 0.0
-    """When it is forgotten, once no session is running."""
+    """Sessions with this key so far. Each continues the one before it, whose end the receiver may notice later."""
+    forgotten_s: float | None = None
+    """When it is forgotten; None while the newest session runs."""
 
 
 class Reconnections:
@@ -73,49 +72,50 @@ class Reconnections:
                     return None
                 entry = self._entries[key_id(key)] = _Entry(reconnection_psk(key))
             entry.begun += 1
-            entry.running += 1
+            entry.forgotten_s = None
             return entry.begun
 
     def lose(self, key: bytes, session: int) -> bool:
-        """The connection of the session with this number was lost. Return whether its sender is away.
-
-        It is not if a newer session has continued this one.
-        """
+        """The connection of the session with this number was lost. Return whether it is the newest with this key."""
         with self._lock:
-            return self._ended(key, session) is not None
+            entry = self._entry_of_newest(key, session)
+            if entry is None:
+                return False
+            entry.forgotten_s = self._clock() + KEPT_S
+            return True
 
     def end(self, key: bytes, session: int) -> bool:
-        """The session with this number has ended otherwise: the key is worth nothing from now on. Return whether so.
+        """The session with this number has ended otherwise. Return whether it is the newest with this key.
 
-        The end of a session that a newer one has continued changes nothing: a receiver that was held up finds in the
-        old connection what the sender has long given up, and fails, because its file is the newer session's now.
+        The key is then worth nothing from now on. The end of an older session changes nothing: a receiver that was held
+        up may still read content from an old connection, and fails because a newer session has taken the file over.
         """
         with self._lock:
-            is_newest = self._ended(key, session) is not None
-            if is_newest:
-                del self._entries[key_id(key)]
-            return is_newest
+            if self._entry_of_newest(key, session) is None:
+                return False
+            del self._entries[key_id(key)]
+            return True
 
-    def _ended(self, key: bytes, session: int) -> _Entry | None:
-        """Count the end of a session; return the entry of its key if none has continued it."""
+    def _entry_of_newest(self, key: bytes, session: int) -> _Entry | None:
+        """The entry of a key if this is the newest session with it, and has not ended."""
         entry = self._entries.get(key_id(key))
-        if entry is None:  # the newest has ended before
-            return None
-        entry.running -= 1
-        entry.forgotten_s = self._clock() + KEPT_S
-        return entry if session == entry.begun else None
+        return entry if entry is not None and entry.begun == session else None
 
     def _forget_old(self) -> None:
         now_s = self._clock()
-        old = [name for name, entry in self._entries.items() if not entry.running and entry.forgotten_s <= now_s]
-        for name in old:
-            del self._entries[name]
+        for name, forgotten_s in self._lost():
+            if forgotten_s <= now_s:
+                del self._entries[name]
 
     def _has_room(self) -> bool:
-        """Make room by forgetting the key that would be forgotten next; False if the sessions of all are running."""
+        """Make room by forgetting the key that would be forgotten next; False if the newest sessions of all run."""
         if len(self._entries) < MAX_KEYS:
             return True
-        lost = [(entry.forgotten_s, name) for name, entry in self._entries.items() if not entry.running]
+        lost = self._lost()
         if lost:
-            del self._entries[min(lost)[1]]
+            del self._entries[min(lost, key=lambda each: each[1])[0]]
         return bool(lost)
+
+    def _lost(self) -> list[tuple[bytes, float]]:
+        """The ids of the keys whose senders are away, and when they are forgotten."""
+        return [(name, entry.forgotten_s) for name, entry in self._entries.items() if entry.forgotten_s is not None]

@@ -107,7 +107,7 @@ class SessionServer:
         self._remaining = self._unended = limit
         self._hosts: Counter[bytes] = Counter()  # running sessions by Address.network
         self._running: set[threading.Thread] = set()
-        self._give_up_s: float | None = None  # when to stop waiting for a sender to come back
+        self._give_up_s: float | None = None  # when to stop waiting for a sender to come back, if none does
         # What sessions have returned or raised. An exception and _Over end `run`, and stay for its other callers.
         self._ended: SimpleQueue[BaseException | float | _Over | None] = SimpleQueue()
         self._refusals = threading.BoundedSemaphore(_MAX_REFUSALS)
@@ -229,6 +229,7 @@ class SessionServer:
             self._remaining -= 1
         self._hosts[channel.peer.network] += 1
         self._running.add(thread)
+        self._give_up_s = None
         return ""
 
     def _run_session(self, name: str, channel: Channel) -> None:
@@ -241,15 +242,21 @@ class SessionServer:
             with self._lock:
                 self._running.discard(threading.current_thread())
                 self._hosts -= Counter([channel.peer.network])
-                if self._remaining is not None and isinstance(end, float):
-                    self._remaining += 1
-                    self._give_up_s = max(self._give_up_s or 0.0, monotonic() + end)
-                if self._unended is not None and end is None:
-                    self._unended -= 1
+                self._count_end(end)
                 is_last = self._unended == 0
             self._ended.put(end)
             if is_last:
                 self._ended.put(_Over())
+
+    def _count_end(self, end: BaseException | float | None) -> None:
+        if self._remaining is None or self._unended is None or isinstance(end, BaseException):
+            return
+        if end is None:
+            self._unended -= 1
+            return
+        self._remaining += 1
+        if end > 0:
+            self._give_up_s = max(self._give_up_s or 0.0, monotonic() + end)
 
     def _refuse(self, channel: Channel, reason: str) -> None:
         try:

@@ -81,6 +81,19 @@ def test_a_late_timer_at_a_high_rate_releases_several_quanta_up_to_512_kib() -> 
     assert 256 * KIB < fast.budget_bytes(fast.next_send_time_ns() + 3 * MS, 10e9, DATAGRAM) <= 512 * KIB
 
 
+def test_what_a_late_sender_cannot_send_at_once_is_not_lost() -> None:
+    """Where this host's queue is short, a round is as well."""
+    pacer, rate_bps, round_bytes = Pacer(), 2.5e9, 44 * DATAGRAM
+    pacer.on_sent(0, pacer.budget_bytes(0, rate_bps, DATAGRAM), rate_bps)
+    assert pacer.budget_bytes(1000, rate_bps, DATAGRAM, round_bytes) == 0
+    now_ns, sent_bytes = pacer.next_send_time_ns() + MS, 0
+    while budget := pacer.budget_bytes(now_ns, rate_bps, DATAGRAM, round_bytes):
+        assert budget <= round_bytes
+        pacer.on_sent(now_ns, budget, rate_bps)
+        sent_bytes += budget
+    assert rate_bps / 8000 < sent_bytes <= rate_bps / 8000 + Pacer.quantum_bytes(rate_bps, DATAGRAM)
+
+
 def test_full_queues_of_this_host_make_pauses_that_grow_and_are_not_made_up_for() -> None:
     pacer = Pacer()
     quantum = pacer.budget_bytes(0, 1e9, DATAGRAM)

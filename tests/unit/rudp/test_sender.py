@@ -227,16 +227,27 @@ class TestLimits:
         bench.send(3 * MS)
         assert bench.recovery.bytes_in_flight <= 10 * DATAGRAM
 
-    @pytest.mark.parametrize(("round_bytes", "super_packets"), [(1, 1), (2 * 65_507, 2), (3 * 65_507, 3)])
-    def test_a_round_is_as_many_super_packets_as_the_driver_allows(self, round_bytes: int, super_packets: int) -> None:
-        bench = warmed(1000 * PAYLOAD)
-        bench.controller.congestion_window_bytes = 1000 * DATAGRAM
-        bench.sender.max_round_bytes = round_bytes
+    @pytest.mark.parametrize(
+        ("super_packet_bytes", "round_bytes", "packets"),
+        [(65_507, 1, [44]), (65_507, 131_014, [44, 44]), (30_000, 65_536, [20, 20]), (65_507, 524_056, 8 * [44])],
+    )
+    def test_a_round_is_as_many_whole_super_packets_as_the_driver_allows(
+        self, super_packet_bytes: int, round_bytes: int, packets: list[int]
+    ) -> None:
+        bench = Bench(1 << 20, max_datagram_bytes=1472)
+        bench.recovery.path.datagram_bytes = 1472
+        bench.sender.max_super_packet_bytes, bench.sender.max_round_bytes = super_packet_bytes, round_bytes
         transmit = bench.sender.poll_transmit(100 * MS)
-        while transmit is not None and len(transmit.data) < DATAGRAM:  # what goes before the data
+        while transmit is not None and transmit.data[0] != DATA:  # what goes before the data
             transmit = bench.sender.poll_transmit(100 * MS)
         assert transmit is not None
-        assert len(transmit.data) == super_packets * segments_per_send(DATAGRAM) * DATAGRAM
+        assert [len(piece) // 1472 for piece in transmit.super_packets(super_packet_bytes)] == packets
+
+    def test_a_round_is_one_packet_where_batches_are_not_allowed(self) -> None:
+        bench = warmed(100 * PAYLOAD)
+        bench.recovery.path.batches.is_allowed = False
+        transmits = iter(lambda: bench.sender.poll_transmit(100 * MS), None)
+        assert {len(bench.take(transmit)) for transmit in transmits} == {1}
 
     def test_the_peers_receive_window_limits_data(self) -> None:
         bench = Bench(INITIAL_DATA_WINDOW_BYTES * 2, window=INITIAL_DATA_WINDOW_BYTES)

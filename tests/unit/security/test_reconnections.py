@@ -89,6 +89,17 @@ def test_an_older_session_that_fails_leaves_the_key_to_the_newer(receiver: Recei
     assert not receiver.admits(KEY)
 
 
+def test_an_older_session_that_ends_late_does_not_prolong_the_key(receiver: Receiver) -> None:
+    receiver.keys.begin(KEY, is_new=True)
+    receiver.keys.begin(KEY, is_new=False)
+    receiver.keys.lose(KEY, 2)
+    receiver.now_s += KEPT_S - 1
+    assert not receiver.keys.lose(KEY, 1)
+    assert receiver.admits(KEY)
+    receiver.now_s += 1
+    assert not receiver.admits(KEY)
+
+
 def test_the_late_end_of_a_lost_session_revives_no_key(receiver: Receiver) -> None:
     receiver.keys.begin(KEY, is_new=True)
     receiver.keys.begin(KEY, is_new=False)

@@ -109,27 +109,40 @@ class TestSendersThatComeBack:
             wait_until(lambda: "no more sessions" not in first_answer(running.connect()))
             running.run.outcome()
 
-    def test_the_end_of_an_older_session_does_not_shorten_the_wait(self) -> None:
-        """A receiver may notice the loss of the session that continued it first."""
-        waits_s = {b"lost": PATIENCE_S, b"continued": 0.0}
-        threads: dict[bytes, threading.Thread] = {}
+    @pytest.mark.parametrize(
+        "ends",
+        [[PATIENCE_S, 0.0], [0.0, None], [None, 0.0], [1e-9, None]],
+        ids=["lost again", "continued", "continued, and ended before", "lost, and back"],
+    )
+    def test_it_goes_on_while_a_sender_is_expected(self, ends: list[float | None]) -> None:
+        """A receiver may notice the loss of a session after the end of the one that continued it."""
+        threads: list[threading.Thread] = []
 
-        def session(_name: str, channel: Channel) -> float:
-            message = channel.receive(timeout_s=PATIENCE_S)
-            assert message is not None
-            threads[message] = threading.current_thread()
-            channel.close()
-            return waits_s[message]
+        def session(_name: str, channel: Channel) -> float | None:
+            threads.append(threading.current_thread())
+            number = len(threads) - 1
+            if number < len(ends):
+                channel.abort()
+                return ends[number]
+            echo(_name, channel)
+            return None
 
-        with serving(session, limit=2) as running:
-            channels = [running.connect(), running.connect()]
-            for channel, message in zip(channels, waits_s, strict=True):
-                channel.send_message(message)
-                with pytest.raises(PeerClosedError):
-                    channel.receive(timeout_s=PATIENCE_S)
-                threads[message].join(PATIENCE_S)
-            running.run.join(0.05)
-            assert running.run.is_alive()
+        transport, cancel = MemoryTransport(), threading.Event()
+        listener = transport.listen(ANY_PORT, OPTIONS)
+        server = SessionServer({"memory": listener}, session, ConcurrencyLimits(), limit=2, cancel=cancel)
+        try:
+            server.start()
+            for number in range(len(ends)):
+                transport.connect(listener.address, OPTIONS)
+                wait_until(lambda number=number: len(threads) > number)  # type: ignore[misc]
+                threads[number].join(PATIENCE_S)
+            cancel.set()
+            server.run()  # ends at once; a server that has given up lets nobody in
+            channel = transport.connect(listener.address, OPTIONS)
+            channel.send_message(b"x")
+            assert channel.receive(timeout_s=PATIENCE_S) == b"x"
+        finally:
+            server.close(PATIENCE_S)
 
     def test_if_it_does_not_come_back_the_server_ends(self) -> None:
         with serving(self.session(0.05), limit=1) as running:

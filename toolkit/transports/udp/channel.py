@@ -290,6 +290,7 @@ class UdpChannel:
         """Send what may be sent, up to a few batches."""
         connection, sock = self._connection, self._socket
         self._has_more = self._needs_room = False
+        connection.sender.max_super_packet_bytes = sock.room.max_super_packet_bytes
         connection.sender.max_round_bytes = sock.room.max_round_bytes
         for _ in range(_TRANSMITS_PER_PUMP):
             self._needs_room = not sock.room.is_left

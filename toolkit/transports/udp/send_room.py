@@ -99,13 +99,13 @@ class SendRoom:
 
     @property
     def max_round_bytes(self) -> int:
-        """Most to prepare at once: no more than the room after a drop."""
+        """Most to prepare at once: after a drop the room, with the kernel's overhead, or two super-packets."""
         least_bytes = max(_MIN_ROUND_SUPER_PACKETS * self.max_super_packet_bytes, _MIN_ROOM_BYTES)
         return min(max(int(self._max_room_bytes), least_bytes), MAX_ROUND_BYTES)
 
     def on_drop(self, dropped_bytes: int) -> None:
         """A queue of this host had no room for a super-packet of this size."""
-        queued_bytes = _UINT32.unpack(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_UINT32.size)))[0]  # SIOCOUTQ
+        queued_bytes = _queued_bytes(self._socket)
         most_bytes = _ROOM_AFTER_DROP * min(queued_bytes, self._max_room_bytes)
         self._max_room_bytes = max(most_bytes, _MIN_ROOM_AFTER_DROP_BYTES)
         if queued_bytes < dropped_bytes:
@@ -124,3 +124,9 @@ class SendRoom:
                 continue
             self.buffer_bytes = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
             return
+
+
+def _queued_bytes(sock: socket.socket) -> int:
+    """What waits in this host's queues (SIOCOUTQ)."""
+    count: int = _UINT32.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_UINT32.size)))[0]
+    return count

@@ -15,8 +15,10 @@ from toolkit import transfer
 from toolkit.channel import Extent, ExtentSink, Statistic
 from toolkit.errors import PeerAbortedError, PeerClosedError, TransferError
 from toolkit.forwarding_channel import ForwardingChannel
+from toolkit.rudp.batch import MAX_SUPER_PACKET_BYTES
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import initial_window_bytes
+from toolkit.rudp.sender import MAX_ROUND_BYTES
 from toolkit.rudp.wire import PacketType
 from toolkit.transfer import content
 from toolkit.transfer.incoming import IncomingFiles
@@ -24,6 +26,7 @@ from toolkit.transfer.messages import Alive, EntryOutcome
 from toolkit.transfer.sources import FileOrigin
 from toolkit.transports.udp.channel import MAX_BACKLOG_BYTES, UdpChannel
 from toolkit.transports.udp.extents import STASH_BYTES
+from toolkit.transports.udp.send_room import SendRoom
 
 RTT_NS = 40 * MS
 IDLE_TIMEOUT_S = 30
@@ -70,6 +73,31 @@ def test_small_extents_wait_for_room_as_a_large_one_does(monkeypatch: pytest.Mon
     most, _ = path.run(send, lambda channel: receive_all(channel, sink))
     assert sink.written_bytes == count * size
     assert most < 4 * initial_window_bytes(1_452)
+
+
+@pytest.mark.parametrize(("round_bytes", "is_long"), [(MAX_ROUND_BYTES, True), (1, False)])
+def test_a_channel_prepares_no_more_than_this_host_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, round_bytes: int, is_long: bool
+) -> None:
+    monkeypatch.setattr(SendRoom, "max_round_bytes", round_bytes)
+    longest_bytes = 0
+
+    def watch(_now_ns: int, sender: str, data: bytes) -> bool:
+        nonlocal longest_bytes
+        longest_bytes = max(longest_bytes, len(data) if sender == "near" else 0)
+        return False
+
+    path = VirtualPath(monkeypatch, MS, watch, Config(congestion_control="rate", rate_bps=10e9))
+    size, sink = 2 << 20, BytesSink()
+
+    def send(channel: UdpChannel) -> None:
+        channel.send_extent(Extent(0, 0, size), BytesSource(bytes(size)))
+        channel.flush()
+        channel.close()
+
+    path.run(send, lambda channel: receive_all(channel, sink))
+    assert sink.written_bytes == size
+    assert (longest_bytes > MAX_SUPER_PACKET_BYTES) == is_long
 
 
 @pytest.mark.parametrize("staller", ["sender", "receiver", "both"])
