@@ -35,6 +35,7 @@ class CountingChannel:
         self._limit_bytes = limit_bytes
         self.content_bytes = 0
         self.is_over = threading.Event()
+        self.lock = threading.Lock()  # further connections deliver in threads of their own
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._channel, name)
@@ -56,9 +57,10 @@ class CountingSink:
         self._sink = sink
 
     def write(self, file_id: int, offset: int, data: memoryview) -> None:
-        if not self._counting.is_over.is_set():
-            self._sink.write(file_id, offset, data)
-            self._counting.count(len(data))
+        with self._counting.lock:
+            if not self._counting.is_over.is_set():
+                self._sink.write(file_id, offset, data)
+                self._counting.count(len(data))
 
 
 def cut(

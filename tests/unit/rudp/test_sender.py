@@ -6,7 +6,7 @@ import pytest
 
 from toolkit.errors import ProtocolError, TransferError
 from toolkit.rudp import wire
-from toolkit.rudp.batch import Transmit, segments_per_send
+from toolkit.rudp.batch import Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import AckSample, LossSample
 from toolkit.rudp.ecn import NOT_ECT
