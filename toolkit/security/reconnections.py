@@ -3,8 +3,8 @@
 The sender draws a random key and gives it to the receiver inside the encrypted session. The receiver keeps it in memory
 while that session runs, and for a while after its connection was lost. By the key it admits this sender again, in an
 ordinary handshake with a pre-shared key. A session that ends in any other way ends its key, unless a newer session has
-continued it: only the newest session with a key decides. The key itself proves in a
-later session whose session that one continues, so none can end or prolong the key of another sender.
+continued it. The key itself proves in a later session whose session that one continues, so none can end or prolong the
+key of another sender.
 """
 
 import threading
