@@ -186,7 +186,7 @@ def test_timed_trials_count_all_content_until_it_is_verified(wire: Link, tmp_pat
         kill(server)
 
 
-@pytest.mark.parametrize("content", [("--time", "1s"), ("--size", "64KiB")], ids=" ".join)
+@pytest.mark.parametrize("content", first_then_long([("--time", "1s"), ("--size", "64KiB")]), ids=" ".join)
 def test_in_reverse_the_other_machine_sends(wire: Link, tmp_path: Path, content: tuple[str, str]) -> None:
     output = tmp_path / "remote.jsonl"
     server = serve(wire, tmp_path / "far")

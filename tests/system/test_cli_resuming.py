@@ -126,7 +126,7 @@ def test_standard_input_and_a_time_of_zero_are_not_tried_again(source: Path, inc
             assert "reconnecting" not in sent.stderr
 
 
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("transport", first_then_long(["udp", "tcp"]))
 class TestSendersWithACode:
     """The first session uses the code up; after an outage its sender comes back nevertheless."""
 
