@@ -80,7 +80,7 @@ class SessionServer:
                    not come back. An exception that it raises ends the server
     concurrency:   how many may run at a time; the peers of further channels are refused with a reason
     limit:         how many sessions to run in all; None for no limit. A session and those that continue it count as
-                   one. If its sender does not come back in time, the server ends
+                   one. If its sender does not come back in time, and nobody else does either, the server ends
     cancel:        lets `run` return when it is set
     limit_refusal: the reason that the peers of channels beyond `limit` receive
 

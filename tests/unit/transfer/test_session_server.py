@@ -111,8 +111,8 @@ class TestSendersThatComeBack:
 
     @pytest.mark.parametrize(
         "ends",
-        [[PATIENCE_S, 0.0], [0.0, None], [None, 0.0], [1e-9, None]],
-        ids=["lost again", "continued", "continued, and ended before", "lost, and back"],
+        [[PATIENCE_S, 0.0], [0.0, None], [None, 0.0], [1e-9, None], [60, None]],
+        ids=["lost again", "continued", "continued, and ended before", "lost, and back", "a whole number of seconds"],
     )
     def test_it_goes_on_while_a_sender_is_expected(self, ends: list[float | None]) -> None:
         """A receiver may notice the loss of a session after the end of the one that continued it."""
