@@ -48,6 +48,26 @@ def test_random_loss_does_not_slow_a_transfer(loss: float) -> None:
     check(run(Experiment(default_link(100e6, loss=loss), [FlowSpec(size_bytes=64 << 20)])), 0.93)
 
 
+@pytest.mark.parametrize("seed", [1, *map(long, (7, 14))])
+def test_startup_does_not_end_for_much_random_loss(seed: int) -> None:
+    """nettool sim --rate 20Mbit --rtt 100ms --loss 20% --duration 5s --seed 1
+
+    Startup once took a test of 30 packets for the answer, and left the path with a tenth of its rate, for minutes.
+    """
+    link = replace(default_link(20e6, 100 * MS, loss=0.2), seed=seed)
+    (flow,) = run(Experiment(link, [FlowSpec(duration_ns=5 * SECOND)])).flows
+    assert goodput_bps(flow, 3 * SECOND, 5 * SECOND) >= 0.85 * 20e6 * payload_share(link) * 0.8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2, 5])
+def test_a_path_of_a_second_that_loses_30_percent_is_filled(seed: int) -> None:
+    """nettool sim --rate 20Mbit --rtt 1s --loss 30% --duration 30s --seed 1"""
+    link = replace(default_link(20e6, SECOND, loss=0.3), seed=seed)
+    (flow,) = run(Experiment(link, [FlowSpec(duration_ns=30 * SECOND)])).flows
+    assert goodput_bps(flow, 20 * SECOND, 30 * SECOND) >= 0.85 * 20e6 * payload_share(link) * 0.7
+
+
 @pytest.mark.long
 def test_a_fast_lossy_path_is_filled() -> None:
     """nettool sim --rate 1Gbit --rtt 20ms --loss 1% --size 256MiB"""

@@ -15,7 +15,7 @@ them, short-term bounds on bandwidth and volume until the next probe otherwise.
 
 Deviations from the draft (reasons and measurements are in docs/congestion-control.md):
 
-- Which losses count as congestion: see `bbr_model`. Startup and CRUISE answer an unexplained loss by sending less.
+- Which losses count as congestion: see `random_loss`. Startup and CRUISE answer an unexplained loss by sending less.
 - Startup stops near what the bottleneck has shown to carry (`bbr_startup`), and may start from a memory of the path.
 - CRUISE aims for a short queue, DOWN sends less the longer the queue is, and the window is 1.25 BDP, not 2.
 - UP ends once 1.25 BDP are in flight and a queue is seen. It starts every 16 to 24 round trips, not every 2 to 3 s.
@@ -199,9 +199,8 @@ class Bbr:
         self._phase_rounds += 1
         self._probe_timer.rounds += 1
         model.queue.end_round(model.min_rtt_ns)
-        has_rate, is_random = sample.delivery_rate_bps is not None and not sample.is_lower_bound, False
-        is_growing = has_rate and model.full_bw.end_round(model.bw_latest)
-        is_excessive = model.loss.is_excessive(sample.in_flight_at_send_bytes)
+        is_growing = model.has_measured_rate(sample) and model.full_bw.end_round(model.bw_latest)
+        is_random, is_excessive = False, model.loss.is_excessive(sample.in_flight_at_send_bytes)
         self._excessive_loss_rounds = self._excessive_loss_rounds + 1 if is_excessive else 0
         if self.phase is Phase.STARTUP:
             is_random = is_growing and model.queue.was_absent and not is_excessive
@@ -224,9 +223,10 @@ class Bbr:
 
     def _judge_startup(self, sample: AckSample, is_excessive: bool) -> bool:
         """A round of Startup ends; return whether sending less has shown its losses to be random."""
-        verdict_before = self._startup.verdict
-        verdict = self._startup.end_round(is_excessive)
-        if verdict is verdict_before:
+        if sample.largest_acked_sent_time_ns < self._reacted_ns:
+            return False  # these packets were sent before, with no acknowledgement since, so that they seem newer
+        verdict_before, verdict = self._startup.verdict, self._startup.end_round(is_excessive)
+        if verdict is verdict_before and verdict is not LossVerdict.TESTING:
             return False
         self._model.full_bw.restart(0.0)  # less has been sent: growth shows from the next round on
         if verdict is LossVerdict.FULL:
@@ -269,7 +269,7 @@ class Bbr:
 
         - A deep queue grows and the delivery rate does not (at any time; the others at the end of a round). If the
           window is bounded, this is an older queue, or one of acknowledgements.
-        - The round was congested: ECN marks, or losses that `bbr_model` counts as congestion.
+        - The round was congested: ECN marks, or losses that count as congestion (`random_loss`).
         - Three rounds have brought no growth, or two if there is a standing queue or excessive loss in two rounds.
         """
         model = self._model

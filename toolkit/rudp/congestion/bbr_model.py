@@ -1,22 +1,6 @@
 """BBR's network path model: the measurements of `path_model`, random loss, congestion bounds; and the probe timer.
 
-**Random loss.** The draft treats a loss of more than 2% in a round trip as congestion and slows down. On a path that
-loses 5% at random, the delivery rate is always 5% below the sending rate, so the bandwidth estimate would fall again
-and again. This model therefore looks for evidence of congestion before it believes a loss:
-
-- A full queue shows in the RTT. Loss in rounds without a queue is random; `RandomLoss.ratio` measures it.
-- Loss is congestion if it exceeds `ratio` by the draft's 2% and by more than chance explains, *and* either a queue is
-  seen or BBR is currently probing with a higher rate, which random loss would not respond to.
-- A policer, or a buffer of a few packets, drops without a visible queue, but drops less if less is sent. Random loss
-  does not depend on the sending rate. So `ratio` never exceeds what was lost while sending less: in ProbeBW_DOWN, a
-  tenth less than the path carries, and before that in the rounds of Startup, each of which sent half as much as the
-  next.
-
-BBR compensates for random loss: to have a bandwidth *delivered*, it sends 1 / (1 - ratio) times as much and keeps as
-much more in flight. This is correct if the loss occurs behind the bottleneck and harmless if it occurs before it.
-
-The number of packets lost out of n has the variance ratio x n x dispersion. The index of dispersion is 1 for
-independent losses and larger for bursts; it is measured as well.
+What counts as random loss, and what as congestion, is described in `random_loss`.
 
 Read: draft-ietf-ccwg-bbr sections 5.5 (network path model), 5.5.10 (congestion signals), 5.3.3.5 (time scale
 of probes) and 5.3.3.6 (raising the long-term bound).
@@ -27,6 +11,7 @@ from typing import Final
 
 from toolkit.rudp.congestion.base import ACKS_PER_RTT, BITS_PER_BYTE, NS_PER_S, UNMEASURED_RTT_NS, AckSample
 from toolkit.rudp.congestion.path_model import ExtraAcked, FullBandwidth, MaxBandwidth, MinRtt, QueueDelay, Rounds
+from toolkit.rudp.congestion.random_loss import RandomLoss
 
 UNBOUNDED: Final = float("inf")
 
@@ -49,22 +34,6 @@ _UP_SLOPE_DIVISOR: Final = 16
 """ProbeBW_UP raises the long-term bound by a 16th in its first round, and doubles the step in each further round. The
 draft starts with one packet, which is slow on a path that has become much wider, or where jitter ended Startup early. A
 queue ends ProbeBW_UP in any case."""
-
-MAX_RANDOM_LOSS: Final = 0.3
-"""The largest ratio of random loss that BBR compensates for."""
-_LOSS_THRESHOLD: Final = 0.02
-"""BBR.LossThresh, draft-ietf-ccwg-bbr section 2."""
-_MEMORY_ROUNDS: Final = 16
-"""Time constant, in rounds, of the exponential averages."""
-_PRIOR_DATAGRAMS: Final = 50
-"""Weight, in packets, of the initial assumption that the path loses nothing."""
-_EVIDENCE_DATAGRAMS: Final = 500
-"""What was lost below the capacity of the path is remembered for as many packets, or two rounds if those are more."""
-_SIGNIFICANT_DEVIATIONS: Final = 3.0
-_PRIOR_VARIANCE: Final = 3.0
-"""Variance, in packets, assumed even on a path that has not lost anything yet."""
-_TOLERATED_DEVIATIONS: Final = 2.0
-_MAX_DISPERSION: Final = 50.0
 
 _PROBE_WAIT_ROUNDS: Final = 16
 _FIRST_PROBE_WAIT_ROUNDS: Final = 2
@@ -171,94 +140,6 @@ class CongestionBounds:
         self._previous, self.current, self._changed_ns = self.current, bounds, now_ns
 
 
-class RandomLoss:
-    """Measures the loss that does not depend on the sending rate (see the head of this file).
-
-    ratio: share of the packets sent that the path loses at random
-    """
-
-    def __init__(self, datagram_bytes: int) -> None:
-        self.ratio = 0.0
-        self.datagram_bytes = datagram_bytes
-        self._round_lost_bytes = 0
-        self._round_acked_bytes = 0
-        self._lost = 0.0
-        self._total = float(_PRIOR_DATAGRAMS)
-        self._below_capacity_lost = 0.0
-        self._below_capacity_total = 0.0
-        self._dispersion = 1.0
-
-    def on_lost(self, lost_bytes: int) -> None:
-        """Count packets declared lost."""
-        self._round_lost_bytes += lost_bytes
-
-    def on_spurious(self, lost_bytes: int) -> None:
-        """Take back losses of the last round or two that proved spurious."""
-        self._round_lost_bytes = max(0, self._round_lost_bytes - lost_bytes)
-
-    def on_acked(self, acked_bytes: int) -> None:
-        """Count packets acknowledged."""
-        self._round_acked_bytes += acked_bytes
-
-    @property
-    def round_share(self) -> float:
-        """Share of this round's packets that were lost so far."""
-        total_bytes = self._round_lost_bytes + self._round_acked_bytes
-        return self._round_lost_bytes / total_bytes if total_bytes else 0.0
-
-    def is_excessive(self, flight_bytes: int) -> bool:
-        """Whether this round has lost more than random loss and chance explain.
-
-        `flight_bytes` is what one round trip has in flight: the first packets of a round are too few to judge it by.
-        """
-        total = max(self._round_lost_bytes + self._round_acked_bytes, flight_bytes) / self.datagram_bytes
-        deviation: float = (self._dispersion * (self.ratio * total + _PRIOR_VARIANCE)) ** 0.5
-        tolerated = (self.ratio + _LOSS_THRESHOLD) * total + _SIGNIFICANT_DEVIATIONS * deviation
-        return self._round_lost_bytes > tolerated * self.datagram_bytes
-
-    def end_round(self, is_random: bool, is_below_capacity: bool) -> None:
-        """A round trip ends.
-
-        is_random:         neither delay nor growth indicates that a full queue caused the losses of this round
-        is_below_capacity: less was sent than the path carries: in ProbeBW_DOWN, or while Startup still grew
-        """
-        lost = self._round_lost_bytes / self.datagram_bytes
-        total = lost + self._round_acked_bytes / self.datagram_bytes
-        self.discard_round()
-        if not is_random or not total:
-            return
-        keep = 1 - 1 / _MEMORY_ROUNDS
-        if is_below_capacity:
-            if self._below_capacity_total > _EVIDENCE_DATAGRAMS:
-                self._below_capacity_lost /= 2
-                self._below_capacity_total /= 2
-            self._below_capacity_lost += lost
-            self._below_capacity_total += total
-        expected = max(self.ratio * total, 1.0)
-        dispersion = min((lost - expected) ** 2 / expected, _MAX_DISPERSION)
-        self._dispersion = max(1.0, keep * self._dispersion + (1 - keep) * dispersion)
-        self._lost = keep * self._lost + min(lost, MAX_RANDOM_LOSS * total)
-        self._total = keep * self._total + total
-        self.ratio = min(self._lost / self._total, self._upper_limit())
-
-    def believe_round(self) -> None:
-        """This round's loss has proved to be random, whatever was measured before. `end_round` follows."""
-        self._lost = self.round_share * self._total
-        self._below_capacity_lost = self.round_share * self._below_capacity_total
-
-    def discard_round(self) -> None:
-        """Ignore what this round has lost so far."""
-        self._round_lost_bytes = self._round_acked_bytes = 0
-
-    def _upper_limit(self) -> float:
-        """The largest plausible ratio, given what was lost while sending below the path's capacity."""
-        if not self._below_capacity_total:
-            return MAX_RANDOM_LOSS
-        ratio = self._below_capacity_lost / self._below_capacity_total
-        deviation: float = (self._dispersion * ratio / self._below_capacity_total) ** 0.5
-        return ratio + _TOLERATED_DEVIATIONS * deviation
-
-
 class BbrModel:
     """Everything BBR knows about the path. Names without a unit are those of the draft.
 
@@ -298,6 +179,14 @@ class BbrModel:
                 self.max_bw.update(rate_bps)
         self.inflight_latest = max(self.inflight_latest, sample.delivered_bytes - sample.prior_delivered_bytes)
         self.extra_acked.update(sample, self.bw_bps, cwnd_bytes, self.rounds.is_start)
+
+    def has_measured_rate(self, sample: AckSample) -> bool:
+        """Whether the round that ends with `sample` shows how much the path carries.
+
+        If its queue never drained, the path was at its limit, even if the sender was late at times.
+        """
+        was_late = sample.is_late and not self.queue.is_standing(self.min_rtt_ns)
+        return sample.delivery_rate_bps is not None and not sample.is_app_limited and not was_late
 
     def start_round(self, sample: AckSample) -> None:
         """A round begins with `sample`: measure the latest delivery anew."""

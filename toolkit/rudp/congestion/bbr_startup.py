@@ -32,6 +32,7 @@ from toolkit.rudp.congestion.base import (
 from toolkit.rudp.congestion.bbr_model import BETA, UNBOUNDED, BbrModel
 from toolkit.rudp.congestion.careful_resume import CarefulResume, ResumePhase
 from toolkit.rudp.congestion.path_model import BottleneckRate
+from toolkit.rudp.congestion.random_loss import LossCount
 
 STARTUP_ACKS_PER_RTT: Final = 16
 """So many acknowledgements per round trip show a queue within an eighth of it."""
@@ -63,6 +64,13 @@ _BURST_RTT_DIVISOR: Final = 8
 """Losses of a full buffer go on for at least this part of a round trip; a burst of random losses does not."""
 _LOWERED: Final = 0.6
 """Sending BETA as much has lowered the loss if at most this share of it is left."""
+_TEST_LOSSES: Final = 12
+"""A test goes on until it would have seen so many losses if they were random: of a small window, a few packets prove
+nothing. It ends sooner if"""
+_CLEAR_DEVIATIONS: Final = 2.0
+"""the losses are fewer by so many standard deviations, or after"""
+_MAX_TEST_ROUNDS: Final = 6
+"""so many rounds."""
 
 
 class LossVerdict(Enum):
@@ -90,9 +98,10 @@ class StartupGuard:
         self._train_start_bytes: int | None = None
         self._acked_bytes = 0  # what has arrived since the sender had enough to send
         self._idle_bytes = 0  # what had arrived before
-        self._share_before = 0.0
+        self._share_before = 0.0  # of the packets that were lost, at least; the test compares with it
         self._excess_ns: int | None = None
         self._rounds = 0
+        self._tested = LossCount()
         self._reductions = 0
 
     def resume(self, memory: PathMemory, start: tuple[float, float]) -> tuple[float, float]:
@@ -120,8 +129,9 @@ class StartupGuard:
         if model.rounds.is_start:
             has_hint = queue.standing_ns > queue.quiet_hint_ns(min_rtt_ns)
             has_queue = queue.mean_ns > queue.hint_ns(min_rtt_ns)
+            late_bps = model.bw_latest if sample.is_late else None
             # After a loss, less is sent than the rate measured, and the queue that it leaves is short.
-            if self._bottleneck.end_round(has_queue or self.is_slow, has_hint):
+            if self._bottleneck.end_round(has_queue or self.is_slow, has_hint, late_bps):
                 model.full_bw.restart(model.bw_latest)  # the window was too small to show growth
                 self._may_grow_fast = False  # it was not sent within a quarter of a round trip, which proves more
             if (proved_bps := self._resume.start_round(sample.prior_in_flight_bytes)) is not None:
@@ -155,8 +165,9 @@ class StartupGuard:
             return self.verdict  # perhaps a single burst
         if self.verdict is not LossVerdict.TESTING and self._reductions < _MAX_REDUCTIONS:
             self.verdict = LossVerdict.TESTING
-            self._share_before = self._model.loss.round_share
+            self._share_before = self._model.loss.round_count.least_share
             self._rounds = 0
+            self._tested = LossCount()
             self._reductions += 1
             return LossVerdict.REDUCED
         if self.verdict is not LossVerdict.TESTING:
@@ -184,7 +195,11 @@ class StartupGuard:
         return max(self._acked_bytes / 2, float(initial_window_bytes(self._model.datagram_bytes)))
 
     def end_round(self, is_excessive: bool) -> LossVerdict:
-        """A round ends. The first one after a reduction still has losses from before; the second one is the test."""
+        """A round ends. The first one after a reduction still has losses from before; the test begins with the second.
+
+        A test shows random losses if as large a share of the packets is lost as before. If it is less, a buffer was
+        full, and still is if the loss is excessive.
+        """
         if not is_excessive:
             self._excess_ns = None
         if self.verdict is not LossVerdict.TESTING:
@@ -192,14 +207,18 @@ class StartupGuard:
         self._rounds += 1
         if self._rounds == 1:
             return self.verdict
-        if not is_excessive:
-            self.verdict = LossVerdict.BUFFER
-        else:
-            is_lowered = self._model.loss.round_share <= _LOWERED * self._share_before
-            self.verdict = LossVerdict.FULL if is_lowered else LossVerdict.RANDOM
-        if self.verdict is LossVerdict.RANDOM:
-            self._model.loss.believe_round()
+        loss, tested = self._model.loss, self._tested + self._model.loss.round_count
+        self._tested = tested
+        expected = self._share_before * tested.packets
+        is_clearly_lower = tested.lost <= expected - _CLEAR_DEVIATIONS * expected**0.5
+        if expected < _TEST_LOSSES and not is_clearly_lower and self._rounds < _MAX_TEST_ROUNDS:
+            return self.verdict
+        if tested.share > _LOWERED * self._share_before:
+            self.verdict = LossVerdict.RANDOM
+            loss.believe(tested.share)
             self._reductions = 0
+        else:
+            self.verdict = LossVerdict.FULL if is_excessive else LossVerdict.BUFFER
         return self.verdict
 
     @property

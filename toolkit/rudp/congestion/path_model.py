@@ -220,16 +220,19 @@ class BottleneckRate:
         if self.bps is None:
             self.bps, self._tested_rounds = bps, 1
 
-    def end_round(self, has_queue: bool, is_above_minimum: bool) -> bool:
+    def end_round(self, has_queue: bool, is_above_minimum: bool, late_bps: float | None = None) -> bool:
         """A round ends. If a whole round at the rate measured left no queue, the rate was too low.
 
         has_queue:        the mean of the round's RTTs shows a queue
         is_above_minimum: all of its RTTs are above the minimum
+        late_bps:         the best delivery rate, if this host has let the sender run late; else None
 
         Returns whether the rate has been forgotten.
         """
         self._is_disturbed |= is_above_minimum and self.bps is None
         is_forgotten = self._tested_rounds >= _TEST_ROUNDS and not has_queue
+        if is_forgotten and late_bps is not None and self.bps is not None:
+            is_forgotten = late_bps >= self.bps  # else the sender has not used the rate
         if is_forgotten:
             self.bps = self._start = None
         self._tested_rounds = 0 if self.bps is None else self._tested_rounds + 1

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from tests.support.congestion_samples import DATAGRAM_BYTES, MS, SECOND
-from toolkit.rudp.congestion.bbr_model import MAX_RANDOM_LOSS, CongestionBounds, ProbeTimer, RandomLoss
+from toolkit.rudp.congestion.bbr_model import CongestionBounds, ProbeTimer
+from toolkit.rudp.congestion.random_loss import MAX_RANDOM_LOSS, RandomLoss
 
 FLIGHT_PACKETS = 350
 FLIGHT_BYTES = FLIGHT_PACKETS * DATAGRAM_BYTES

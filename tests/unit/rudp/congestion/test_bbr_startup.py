@@ -86,6 +86,15 @@ def test_a_rate_that_leaves_no_queue_for_a_whole_round_is_forgotten() -> None:
     assert rate.was_measured
 
 
+def test_a_rate_that_a_late_sender_has_not_used_is_kept() -> None:
+    rate = BottleneckRate()
+    feed_queue(rate, 40)
+    for _ in range(2):
+        rate.end_round(has_queue=False, is_above_minimum=False)
+    assert not rate.end_round(has_queue=False, is_above_minimum=False, late_bps=0.9 * RATE_BPS)
+    assert rate.end_round(has_queue=False, is_above_minimum=False, late_bps=1.1 * RATE_BPS)
+
+
 def test_nothing_is_measured_after_a_round_of_jitter_or_of_another_flows_queue() -> None:
     rate = BottleneckRate()
     rate.end_round(has_queue=True, is_above_minimum=True)
@@ -158,6 +167,34 @@ def test_loss_that_sending_less_does_not_lower_is_random() -> None:
     model.loss.end_round(is_random=True, is_below_capacity=True)
     assert model.loss.ratio == pytest.approx(0.1)
     assert guard.growth == FAST_GROWTH
+
+
+def test_few_packets_prove_nothing_so_the_test_goes_on() -> None:
+    """Of 40 packets of a path that loses 20%, the first 20 may all arrive."""
+    model = started_model()
+    guard = reduced_guard(model, 0.2)
+    guard.end_round(is_excessive=True)
+    for lost, packets, verdict in (
+        (0, 20, LossVerdict.TESTING),
+        (6, 20, LossVerdict.TESTING),
+        (12, 40, LossVerdict.RANDOM),
+    ):
+        model.loss.on_lost(lost * DATAGRAM_BYTES)
+        model.loss.on_acked((packets - lost) * DATAGRAM_BYTES)
+        assert guard.end_round(is_excessive=False) is verdict
+        model.loss.end_round(is_random=verdict is LossVerdict.RANDOM, is_below_capacity=True)
+    assert model.loss.ratio == pytest.approx(18 / 80, rel=0.2)
+
+
+def test_a_test_ends_even_if_it_never_sees_enough_packets() -> None:
+    model = started_model()
+    guard = reduced_guard(model, 0.05)
+    verdicts = []
+    for _ in range(6):
+        model.loss.on_acked(4 * DATAGRAM_BYTES)
+        verdicts.append(guard.end_round(is_excessive=False))
+        model.loss.discard_round()
+    assert verdicts == [LossVerdict.TESTING] * 5 + [LossVerdict.BUFFER]
 
 
 def test_loss_that_sending_less_lowers_is_a_full_buffer() -> None:
