@@ -11,6 +11,7 @@ from typing import Final
 
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.errors import IncompleteHandshakeError, UnreachableError
+from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, controller_factory
 from toolkit.transports.registry import transport
 
 AUTO: Final = "auto"
@@ -18,9 +19,15 @@ UDP_SILENCE_S: Final = 5.0
 """How long to wait for a first answer over UDP; one over a satellite takes a second."""
 
 
-def load(name: str) -> None:
-    """Load the transport that `connect` tries first: it is imported when it is first used. Raises UsageError."""
-    transport("udp" if name == AUTO else name)
+def load(name: str, options: TransportOptions) -> None:
+    """Load the transport that `connect` tries first, and its congestion controller: both are imported on first use.
+
+    Raises UsageError.
+    """
+    first = "udp" if name == AUTO else name
+    transport(first)
+    if first == "udp":
+        controller_factory(options.congestion_control or DEFAULT_CONTROLLER)
 
 
 def connect(

@@ -74,7 +74,7 @@ class SendRequest:
     def run(self, credential: Credential) -> SessionResult:
         """Send. Raises NettoolError as `send` does."""
         rehearse(credential.method)
-        load(self.transport)
+        load(self.transport, self.connection)
         import toolkit.transfer.sender  # noqa: F401 - only senders need it
 
         retry_s = 0.0 if any(map(_is_read_once, self.sources)) else self.retry_s

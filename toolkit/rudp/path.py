@@ -136,6 +136,11 @@ class PathState:
         if memory is not None and memory.matches(rtt_ns) and isinstance(self.controller, ResumingController):
             self.controller.resume(memory)
 
+    @property
+    def has_chosen_rate(self) -> bool:
+        """Whether the user has limited the rate, which every burst has to keep to."""
+        return self._config.rate_bps is not None
+
     def use_controller(self, name: str, rate_bps: float | None) -> None:
         """Let another congestion controller take over before data is sent. Raises UsageError for an unknown name."""
         config = replace(self._config, congestion_control=name, rate_bps=rate_bps)

@@ -31,10 +31,11 @@ MAX_ROUND_BYTES: Final = 8 * MAX_SUPER_PACKET_BYTES
 """Maximum sent by one `poll_transmit`, unless the driver lowers it, so that the driver returns to receiving."""
 MAX_ACK_EVERY_BYTES: Final = 1 << 20
 MIN_ACK_DELAY_NS: Final = 1_000_000
-_NEARBY_WINDOW_DATAGRAMS: Final = 32
 _SMALL_DATA_BYTES: Final = 1 << 16
-"""To a host nearby, so little data may begin with a window of 32 datagrams: the queues on the way hold more, and round
-trips that double ten datagrams would take most of its time. More data would overshoot from there."""
+_NEARBY_WINDOW_BYTES: Final = _SMALL_DATA_BYTES + (1 << 13)
+"""To a host nearby, so little data leaves at once, with its headers and the messages before it: the queues on the way
+hold more, and round trips that double ten datagrams would take most of its time. More data would overshoot from
+there."""
 _WORTH_A_PROBE_BYTES: Final = 1 << 15
 """So much unsent data makes a search for a larger datagram worth its packets."""
 _MANY_PACKETS: Final = 16
@@ -179,10 +180,10 @@ class Sender:
 
     def _packets_allowed(self) -> int:
         """How many full packets the congestion window has room for."""
-        path, data = self.recovery.path, self.streams.data
+        path = self.recovery.path
         window_bytes = path.controller.congestion_window_bytes
-        if path.is_nearby and not data.acked and data.end <= _SMALL_DATA_BYTES:
-            window_bytes = max(window_bytes, _NEARBY_WINDOW_DATAGRAMS * path.datagram_bytes)
+        if self._may_leave_at_once:
+            window_bytes = max(window_bytes, _NEARBY_WINDOW_BYTES)
         room_bytes = window_bytes - self.recovery.bytes_in_flight
         packets = room_bytes // path.datagram_bytes
         if packets <= 0:
@@ -193,6 +194,13 @@ class Sender:
         path.may_retransmit_one = False
         return packets
 
+    @property
+    def _may_leave_at_once(self) -> bool:
+        """Whether there is little data, for a host nearby, and nothing of it has been acknowledged or lost."""
+        path, data = self.recovery.path, self.streams.data
+        is_first = data.end <= _SMALL_DATA_BYTES and not data.acked and not data.lost
+        return is_first and path.is_nearby and not path.has_chosen_rate
+
     def _send_paced(
         self, packet_type: wire.PacketType, stream: SendStream, packets: int, now_ns: int
     ) -> Transmit | None:
@@ -200,6 +208,8 @@ class Sender:
         rate_bps = path.controller.pacing_rate_bps
         round_bytes = self._round_packets(path) * path.datagram_bytes
         budget_bytes = path.pacer.budget_bytes(now_ns, rate_bps, path.datagram_bytes, round_bytes)
+        if self._may_leave_at_once:
+            budget_bytes = round_bytes
         if budget_bytes < path.datagram_bytes:
             self._next_send_time_ns = path.pacer.next_send_time_ns()
             return None

@@ -81,9 +81,10 @@ class Bench:
         window: int = FAR_WINDOW,
         source: DataSource | None = None,
         max_datagram_bytes: int = DATAGRAM,
+        rate_bps: float | None = None,
     ) -> None:
         self.controller = FakeController()
-        path = PathState(Config(), max_datagram_bytes)
+        path = PathState(Config(rate_bps=rate_bps), max_datagram_bytes)
         path.controller = self.controller
         self.sender = Sender(path, source or Zeros(), PEER, Unprotected())
         self.recovery = self.sender.recovery
@@ -211,19 +212,36 @@ class TestLimits:
         assert 4 * DATAGRAM < bench.recovery.bytes_in_flight <= 5 * DATAGRAM + 100
 
     @pytest.mark.parametrize(
-        ("rtt_ns", "data_bytes", "datagrams"), [(4 * MS, 1 << 16, 32), (5 * MS, 1 << 16, 10), (MS, (1 << 16) + 1, 10)]
+        ("rtt_ns", "data_bytes", "rate_bps", "at_once"),
+        [
+            (4 * MS, 1 << 16, None, True),
+            (5 * MS, 1 << 16, None, False),
+            (MS, (1 << 16) + 1, None, False),
+            (MS, 1 << 16, 1e9, False),
+        ],
     )
-    def test_little_data_to_a_host_nearby_begins_with_a_larger_window(
-        self, rtt_ns: int, data_bytes: int, datagrams: int
+    def test_little_data_to_a_host_nearby_leaves_at_once(
+        self, rtt_ns: int, data_bytes: int, rate_bps: float | None, at_once: bool
     ) -> None:
-        bench = Bench()
+        bench = Bench(rate_bps=rate_bps)
         bench.controller.congestion_window_bytes = 10 * DATAGRAM
         bench.recovery.on_handshake_rtt(rtt_ns, 0)
         bench.data.end = data_bytes
         numbers = bench.send(0)
         in_flight = bench.recovery.bytes_in_flight
-        assert (datagrams - 1) * DATAGRAM < in_flight <= datagrams * DATAGRAM
+        assert in_flight > data_bytes if at_once else 9 * DATAGRAM < in_flight <= 10 * DATAGRAM
         bench.ack(2 * MS, *numbers)
+        bench.send(3 * MS)
+        assert bench.recovery.bytes_in_flight <= 10 * DATAGRAM
+
+    def test_little_data_that_was_lost_does_not_leave_at_once_again(self) -> None:
+        bench = Bench()
+        bench.controller.congestion_window_bytes = 10 * DATAGRAM
+        bench.recovery.on_handshake_rtt(MS, 0)
+        bench.data.end = 1 << 16
+        numbers = bench.send(0)
+        bench.ack(2 * MS, numbers[-1])
+        assert bench.sender.streams.data.lost
         bench.send(3 * MS)
         assert bench.recovery.bytes_in_flight <= 10 * DATAGRAM
 
