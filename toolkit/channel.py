@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from toolkit.errors import UsageError
-from toolkit.security.admission import Admission, OpenAdmission
+from toolkit.security.admission import Admission, Admitted, OpenAdmission
 from toolkit.security.credentials import Credential, NoCredential
 from toolkit.security.host_rates import network_of
 
@@ -161,6 +161,10 @@ class Channel(Protocol):
     def peer(self) -> Address:
         """The peer's numeric host and port."""
 
+    @property
+    def admitted(self) -> Admitted:
+        """How the connecting side was admitted."""
+
     def send_message(self, message: bytes, has_more: bool = False) -> None:
         """Send one message; returns once it is buffered or sent.
 
@@ -247,7 +251,7 @@ COMMON_STATISTICS = (
     "rtt_min_ms",
     "congestion_control",
     "encryption",  # the AEAD, a value of `toolkit.security.keys.AeadName`; "none" for a session in plaintext
-    "authentication",  # "none", "key" or "code": how the connecting side was admitted
+    "authentication",  # the name of `Channel.admitted.method`, in small letters
 )
 """The names in `Channel.statistics` that every transport provides."""
 

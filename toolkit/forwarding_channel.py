@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 from toolkit.channel import Address, Channel, Extent, ExtentSink, ExtentSource, Statistic
+from toolkit.security.admission import Admitted
 
 
 class ForwardingChannel:
@@ -16,6 +17,11 @@ class ForwardingChannel:
     def peer(self) -> Address:
         """See Channel."""
         return self._channel.peer
+
+    @property
+    def admitted(self) -> Admitted:
+        """See Channel."""
+        return self._channel.admitted
 
     def send_message(self, message: bytes, has_more: bool = False) -> None:
         """See Channel."""

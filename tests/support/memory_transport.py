@@ -23,6 +23,7 @@ from toolkit.channel import (
     TransportOptions,
 )
 from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError, UsageError
+from toolkit.security.admission import Admitted, Method
 
 PIECE_BYTES = 1 << 18
 MAX_BACKLOG_BYTES = 1 << 22  # content that waits for the receiver; messages are small and never wait
@@ -54,6 +55,7 @@ class MemoryChannel:
         shuffle: random.Random | None,
     ) -> None:
         self._peer = peer
+        self.admitted = Admitted(Method.NONE)  # see Channel
         self._condition = condition
         self._outgoing, self._incoming = queues
         self._idle_timeout_s = options.idle_timeout_s

@@ -22,6 +22,7 @@ from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.wire import PacketType
+from toolkit.security.admission import Admitted, Method
 from toolkit.transports.keep_alive import INTERVAL_S, FileWait
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.extents import OutgoingExtents
@@ -151,7 +152,7 @@ class VirtualPath:
         if index == 0:
             connection.start(config.receive_window_bytes)
         wake_pair = WakePair() if index == 1 else None
-        security = SessionSecurity("", "")
+        security = SessionSecurity("none", Admitted(Method.NONE))
         return UdpChannel(
             connection, sock, outgoing, Address("", 0), security, wake_pair, on_close_sent=sock.keep_last_words
         )

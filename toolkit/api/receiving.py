@@ -215,7 +215,7 @@ class Receiver:
         assert self._server is not None
         channel = self._through(channel)
         number, is_closing = next(self._numbers), self._server.closing
-        sender = ReturningSender(channel.statistics, self._rule.reconnections)
+        sender = ReturningSender(channel, self._rule.reconnections)
         destination = SessionDestination(self._into, self._options, self._single, self._accept, self._rename)
         session = _Session(number, transport_name, channel, destination, self._on_detail)
         error: Exception | None = None

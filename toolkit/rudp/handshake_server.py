@@ -24,6 +24,7 @@ from toolkit.rudp.address_validation import AddressValidator, token_mark_untrust
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.handshake import Keys, Keys_co
 from toolkit.rudp.handshake_packets import Parameter
+from toolkit.security.admission import Admitted
 from toolkit.security.host_rates import HostRates, network_of
 
 MAX_PENDING: Final = 1024
@@ -57,8 +58,8 @@ class OpenedSecurity(Protocol[Keys_co]):
         """The client's parameters."""
 
     @property
-    def method(self) -> int:
-        """How the client was authenticated."""
+    def admitted(self) -> Admitted:
+        """How the client was admitted. Called after `finish_untrusted`."""
 
     def accept(self, parameters: bytes) -> bytes:
         """Return M2 with the server's parameters. Called once."""
@@ -90,7 +91,7 @@ class Established(Generic[Keys]):
 
     client_id, server_id: the connection ids of both sides
     client:               the client's parameters
-    keys, method:         as the key exchange has returned them
+    keys, admitted:       as the key exchange has returned them
     rtt_ns:               how long FINISH has followed the ACCEPT that it names: the client's work included, and the
                           time of a FINISH that was lost; None if it names none
     """
@@ -99,7 +100,7 @@ class Established(Generic[Keys]):
     server_id: int
     client: packets.ClientParameters
     keys: Keys
-    method: int
+    admitted: Admitted
     rtt_ns: int | None
 
 
@@ -275,7 +276,7 @@ class ServerHandshakes(Generic[Keys]):
             accept_time_ns = pending.accept_times_ns.get(packets.initial_number_untrusted(datagram))
             rtt_ns = None if accept_time_ns is None else now_ns - accept_time_ns
             pending.established = Established(
-                pending.client_id, pending.server_id, pending.client, keys, pending.opened.method, rtt_ns
+                pending.client_id, pending.server_id, pending.client, keys, pending.opened.admitted, rtt_ns
             )
         return pending.established
 

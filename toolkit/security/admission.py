@@ -1,6 +1,7 @@
 """Whom a receiver admits."""
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
@@ -13,6 +14,19 @@ class Method(IntEnum):
     CODE = 2
     RECONNECTION = 3
     """The key that a sender gave the receiver in a session whose connection was lost (reconnections.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """How a client was admitted.
+
+    key_id: of the reconnection key, for Method.RECONNECTION at the receiver; else b""
+    number: the order in which the receiver has admitted clients with this key; else 0
+    """
+
+    method: Method
+    key_id: bytes = b""
+    number: int = 0
 
 
 class Admission(Protocol):
@@ -37,6 +51,9 @@ class Admission(Protocol):
 
     def reconnection_psk(self, key_id: bytes) -> bytes | None:
         """Return the pre-shared key of the reconnection key with this id, or None if no such key is valid."""
+
+    def readmit(self, key_id: bytes) -> int | None:
+        """Admit a client by this reconnection key. Return Admitted.number, or None if the key has ended meanwhile."""
 
     def password(self, nameplate: bytes) -> bytes | None:
         """Return the password of the code with this nameplate, or None if no such code is valid."""
@@ -69,6 +86,10 @@ class OpenAdmission:
         return bytes(32)
 
     def reconnection_psk(self, key_id: bytes) -> bytes | None:  # noqa: ARG002
+        """Return None: clients are admitted in the same way again."""
+        return None
+
+    def readmit(self, key_id: bytes) -> int | None:  # noqa: ARG002
         """Return None: clients are admitted in the same way again."""
         return None
 

@@ -2,7 +2,7 @@
 
 from toolkit.errors import ProtocolError
 from toolkit.parameters import decode_parameters_untrusted, encode_parameters
-from toolkit.security.admission import Admission, Method
+from toolkit.security.admission import Admission, Admitted, Method
 from toolkit.security.aead import AEAD_IDS
 from toolkit.security.keys import AeadName, SessionKeys
 from toolkit.security.messages import Refusal, SealedField, SecurityField, encode_sealed, field_untrusted, refusal_error
@@ -37,12 +37,11 @@ class OpenedHandshake:
         key_id: bytes,
         random_bytes: RandomBytes,
     ) -> None:
-        self.method = method
-        """How the initiator is authenticated once the handshake is finished."""
         self.parameters = parameters
         """The initiator's parameters of the transport."""
         self.is_plaintext = is_plaintext
         """Whether both sides want plaintext."""
+        self._method = method
         self._noise = noise
         self._aead_name = aead_name
         self._admission = admission
@@ -50,6 +49,14 @@ class OpenedHandshake:
         self._key_id = key_id
         self._random_bytes = random_bytes
         self._exporter: bytes | None = None
+        self._admitted: Admitted | None = None
+
+    @property
+    def admitted(self) -> Admitted:
+        """How the initiator was admitted. Raises ValueError before the handshake is finished."""
+        if self._admitted is None:
+            raise ValueError("the handshake is not finished")
+        return self._admitted
 
     @property
     def exporter(self) -> bytes:
@@ -79,13 +86,17 @@ class OpenedHandshake:
         noise_message = field_untrusted(decode_parameters_untrusted(message), SecurityField.NOISE)
         self._noise.read_message_untrusted(noise_message)
         keys = session_keys(self._noise, self._aead_name)
-        if not self._is_still_admitted():
+        self._admitted = self._admit()
+        if self._admitted is None:
             raise CodeEndedError(None if self.is_plaintext else keys)
         self._exporter = keys.exporter
         return None if self.is_plaintext else keys
 
-    def _is_still_admitted(self) -> bool:
-        """Use the code once; return whether what the initiator has proved to know is still valid."""
-        if self.method is Method.CODE:
-            return self._admission.record_success(self._nameplate)
-        return self.method is not Method.RECONNECTION or self._admission.reconnection_psk(self._key_id) is not None
+    def _admit(self) -> Admitted | None:
+        """Use the code once; return None if what the initiator has proved to know is not valid any more."""
+        if self._method is Method.CODE and not self._admission.record_success(self._nameplate):
+            return None
+        if self._method is not Method.RECONNECTION:
+            return Admitted(self._method)
+        number = self._admission.readmit(self._key_id)
+        return None if number is None else Admitted(self._method, self._key_id, number)

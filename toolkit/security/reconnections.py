@@ -3,10 +3,14 @@
 The sender draws a random key and gives it to the receiver inside the encrypted session. The receiver keeps it in memory
 while that session runs, and for a while after its connection was lost. By the key it admits this sender again, in an
 ordinary handshake with a pre-shared key. A session that ends in any other way ends its key, unless a newer session has
-continued it. The key itself proves in a later session whose session that one continues, so none can end or prolong the
-key of another sender.
+continued it.
+
+The receiver numbers sessions when it admits them. That is the order in which their sender made them, because it makes
+the next one after it has given up the last one, and completes a handshake only with an answer of the receiver. Their
+BEGINs may be handled in another order: each session has a thread of its own, which may be held up.
 """
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -36,8 +40,8 @@ def reconnection_psk(key: bytes) -> bytes:
 @dataclass(slots=True)
 class _Entry:
     psk: bytes
-    begun: int = 0
-    """Sessions with this key so far. Each continues the one before it, whose end the receiver may notice later."""
+    newest: int
+    """The number of the newest session with this key. It continues the one before, which may end later."""
     forgotten_s: float | None = None
     """When it is forgotten; None while the newest session runs."""
 
@@ -50,6 +54,7 @@ class Reconnections:
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: dict[bytes, _Entry] = {}  # by key_id
+        self._numbers = itertools.count(1)
 
     def psk(self, identifier: bytes) -> bytes | None:
         """Return the pre-shared key that belongs to a key_id; None if there is none, or its time is over."""
@@ -58,48 +63,66 @@ class Reconnections:
             entry = self._entries.get(identifier)
             return None if entry is None else entry.psk
 
-    def begin(self, key: bytes, *, is_new: bool) -> int | None:
-        """A session with this key has begun; return its number, from 1, or None if its sender may not come back.
+    def add(self, key: bytes) -> int | None:
+        """Keep the key of a session that something else has admitted; return the session's number.
 
-        is_new: whether the session was admitted by something else than a key from here, and may bring one. One that was
-                admitted by such a key continues, and brings none.
+        Return None if there is no room, so that its sender may not come back.
         """
         with self._lock:
             self._forget_old()
-            entry = self._entries.get(key_id(key))
-            if entry is None:
-                if not is_new or not self._has_room():
-                    return None
-                entry = self._entries[key_id(key)] = _Entry(reconnection_psk(key))
-            entry.begun += 1
-            entry.forgotten_s = None
-            return entry.begun
+            identifier = key_id(key)
+            if identifier not in self._entries and not self._has_room():
+                return None
+            number = next(self._numbers)
+            self._entries[identifier] = _Entry(reconnection_psk(key), number)
+            return number
 
-    def lose(self, key: bytes, session: int) -> bool:
-        """The connection of the session with this number was lost. Return whether it is the newest with this key."""
+    def admit(self, identifier: bytes) -> int | None:
+        """Return a number for the session that a key admits, above all before it; None if the key is valid no more.
+
+        The session counts only if it starts: a receiver that is busy refuses it.
+        """
         with self._lock:
-            entry = self._entry_of_newest(key, session)
+            self._forget_old()
+            return next(self._numbers) if identifier in self._entries else None
+
+    def start(self, identifier: bytes, number: int) -> None:
+        """Run a session that the key has admitted. It is the newest one unless one with a higher number has started."""
+        with self._lock:
+            entry = self._entries.get(identifier)
+            if entry is not None and number > entry.newest:
+                entry.newest, entry.forgotten_s = number, None
+
+    def is_newest(self, identifier: bytes, number: int) -> bool:
+        """Return whether the session with this number is the newest with the key, and the key has not ended."""
+        with self._lock:
+            return self._entry_of_newest(identifier, number) is not None
+
+    def lose(self, identifier: bytes, number: int) -> bool:
+        """The connection of the session with this number was lost. Return whether it is the newest with the key."""
+        with self._lock:
+            entry = self._entry_of_newest(identifier, number)
             if entry is None:
                 return False
             entry.forgotten_s = self._clock() + KEPT_S
             return True
 
-    def end(self, key: bytes, session: int) -> bool:
-        """The session with this number has ended otherwise. Return whether it is the newest with this key.
+    def end(self, identifier: bytes, number: int) -> bool:
+        """The session with this number has ended otherwise. Return whether it is the newest with the key.
 
         The key is then worth nothing from now on. The end of an older session changes nothing: a receiver that was held
         up may still read content from an old connection, and fails because a newer session has taken the file over.
         """
         with self._lock:
-            if self._entry_of_newest(key, session) is None:
+            if self._entry_of_newest(identifier, number) is None:
                 return False
-            del self._entries[key_id(key)]
+            del self._entries[identifier]
             return True
 
-    def _entry_of_newest(self, key: bytes, session: int) -> _Entry | None:
+    def _entry_of_newest(self, identifier: bytes, number: int) -> _Entry | None:
         """The entry of a key if this is the newest session with it, and has not ended."""
-        entry = self._entries.get(key_id(key))
-        return entry if entry is not None and entry.begun == session else None
+        entry = self._entries.get(identifier)
+        return entry if entry is not None and entry.newest == number else None
 
     def _forget_old(self) -> None:
         now_s = self._clock()

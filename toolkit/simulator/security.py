@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from toolkit.errors import ProtocolError
+from toolkit.security.admission import Admitted, Method
 
 # What the messages of the real key exchange take besides the parameters of the transport.
 _FIRST: Final = bytes(32 + 40 + 16)  # a public key, the measured speeds, a tag
 _ACCEPT: Final = bytes(32 + 1184 + 16 + 16 + 16)  # a public key, a sealed ML-KEM-768 key, the choices, a tag
 _FINISH: Final = bytes(1088 + 16)  # an ML-KEM-768 ciphertext and a tag
+_ADMITTED: Final = Admitted(Method.NONE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class PlainOpened:
     """Implements `toolkit.rudp.handshake_server.OpenedSecurity`."""
 
     parameters: bytes
-    method: int = 0
+    admitted: Admitted = _ADMITTED
 
     def accept(self, parameters: bytes) -> bytes:
         return _ACCEPT + parameters

@@ -269,4 +269,4 @@ class SessionServer:
 
 
 def _continues_a_session(channel: Channel) -> bool:
-    return channel.statistics()["authentication"] == Method.RECONNECTION.name.lower()
+    return channel.admitted.method is Method.RECONNECTION

@@ -13,9 +13,10 @@ import pytest
 import toolkit
 from tests.support.background import PATIENCE_S, Background, wait_until
 from toolkit import aio, events
-from toolkit.api.credentials import UnprovenReceiverError
+from toolkit.api.credentials import UnprovenReceiverError, credential_of
 from toolkit.api.destinations import OfferedFile
 from toolkit.api.results import SessionResult
+from toolkit.api.sending import SendRequest
 from toolkit.channel import Address, Channel
 from toolkit.errors import (
     CredentialRequiredError,
@@ -25,9 +26,11 @@ from toolkit.errors import (
     UnreachableError,
     UsageError,
 )
+from toolkit.forwarding_channel import ForwardingChannel
 from toolkit.security.key_file import write_new_key
 from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.result import DeliveryStatus
+from toolkit.transfer.scan import NamedSource
 from toolkit.transfer.session_server import SessionServer
 from toolkit.transports.keep_alive import KEEP_ALIVES
 
@@ -379,6 +382,70 @@ class TestLostConnections:
         with pytest.raises(PeerClosedError):
             toolkit.send({"a": b"x"}, lossy.address, on_event=on_event, cancel=cancel)
         assert [event.session for event in told if isinstance(event, events.SessionBegan)] == [1]
+
+    def test_a_connection_that_was_given_up_and_begins_late_does_not_disturb_the_one_that_the_sender_waits_for(
+        self,
+    ) -> None:
+        """The receiver loses session 1. Its sender gives up session 2, whose thread is held until session 3 runs."""
+        numbers, has_started, has_begun, has_ended = itertools.count(1), *(threading.Event() for _ in range(3))
+        ended: dict[int, events.SessionEnded] = {}
+
+        class Receiving(ForwardingChannel):
+            def __init__(self, channel: Channel) -> None:
+                super().__init__(channel)
+                self._number, self._messages = next(numbers), 0
+
+            def receive(self, *arguments: Any, **named: Any) -> bytes | None:
+                if self._messages and self._number == 1:
+                    raise PeerClosedError("the connection was lost")
+                if self._messages and self._number == 3:
+                    has_begun.set()
+                    assert has_ended.wait(PATIENCE_S)
+                message = super().receive(*arguments, **named)
+                self._messages += message is not None
+                return message
+
+        class GivenUp(ForwardingChannel):
+            def receive(self, *_: Any, **__: Any) -> bytes | None:
+                assert has_started.wait(PATIENCE_S)
+                raise PeerClosedError("the connection was lost")
+
+        def on_event(event: events.Event) -> None:
+            if isinstance(event, events.SessionBegan) and event.session == 2:
+                has_started.set()
+                assert has_begun.wait(PATIENCE_S)
+            if isinstance(event, events.SessionEnded):
+                ended[event.session] = event
+                if event.session == 2:
+                    has_ended.set()
+
+        received: dict[str, bytes] = {}
+        connections = itertools.count(1)
+        with toolkit.Receiver(
+            received,
+            port=0,
+            transports="tcp",
+            code_uses=1,
+            sessions=1,
+            retry_s=PATIENCE_S,
+            through=Receiving,
+            on_event=on_event,
+        ) as receiver:
+            request = SendRequest(
+                sources=[NamedSource("a", b"x")],
+                receiver=receiver.address,
+                transport="tcp",
+                retry_s=PATIENCE_S,
+                through=lambda channel: GivenUp(channel) if next(connections) == 2 else channel,
+            )
+            request.run(credential_of(receiver.code, None, is_open=False))
+            wait_until(lambda: len(ended) == 3, "every session has ended")
+            assert {session: event.is_continued for session, event in ended.items()} == {1: False, 2: True, 3: False}
+            receiver.wait()
+            result = receiver.result()
+        assert result is not None
+        assert result.file_count == 1
+        assert received == {"a": b"x"}
 
 
 class TestAsync:

@@ -51,7 +51,7 @@ class TestAgreement:
         assert outcome.responder_keys is not None
         assert outcome.accepted.keys == outcome.responder_keys
         assert outcome.accepted.exporter == outcome.opened.exporter == outcome.responder_keys.exporter
-        assert outcome.opened.method is Method[method.upper()]
+        assert outcome.opened.admitted.method is Method[method.upper()]
         assert outcome.opened.parameters == b"client parameters"
         assert outcome.accepted.parameters == b"server parameters"
         keys = outcome.responder_keys

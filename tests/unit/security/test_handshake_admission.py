@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from toolkit.errors import CredentialRequiredError, ProtocolError, RefusedError
-from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
+from toolkit.security.admission import Admission, Admitted, KeyAdmission, Method, OpenAdmission
 from toolkit.security.code_admission import MAX_WRONG_TRIES, CodeAdmission, CodeEnd
 from toolkit.security.code_words import Code
 from toolkit.security.credentials import (
@@ -98,7 +98,7 @@ def test_the_right_code_admits_once_and_the_next_code_after_that() -> None:
     receiver = Receiver()
     first = receiver.code
     server = complete(receiver.responder, first.credential)
-    assert server.method is Method.CODE
+    assert server.admitted.method is Method.CODE
     assert receiver.ends == [CodeEnd.USED]
     assert refusal(receiver.responder, first.credential) is Refusal.ENDED_CODE
     complete(receiver.responder, receiver.code.credential)
@@ -174,7 +174,7 @@ def test_a_host_that_guesses_has_to_wait_and_others_do_not() -> None:
 def test_a_session_key_admits_beside_the_code() -> None:
     receiver = Receiver(session_key=KEY)
     server = complete(receiver.responder, KeyCredential(KEY))
-    assert server.method is Method.KEY
+    assert server.admitted.method is Method.KEY
     assert receiver.ends == []
     assert refusal(receiver.responder, KeyCredential(OTHER_KEY)) is Refusal.WRONG_KEY
     complete(receiver.responder, receiver.code.credential)
@@ -188,15 +188,15 @@ class TestReconnecting:
     def receiver(self) -> Receiver:
         receiver = Receiver()
         complete(receiver.responder, receiver.code.credential)
-        receiver.reconnections.begin(KEY, is_new=True)
-        receiver.reconnections.lose(KEY, 1)
+        assert receiver.reconnections.add(KEY) == 1
+        receiver.reconnections.lose(key_id(KEY), 1)
         return receiver
 
     def test_the_key_admits_it_until_the_session_has_ended(self, receiver: Receiver) -> None:
-        for _ in range(2):  # its answer may be lost, too
+        for number in (2, 3):  # its answer may be lost, too
             server = complete(receiver.responder, ReconnectionCredential(KEY))
-            assert server.method is Method.RECONNECTION
-        receiver.reconnections.end(KEY, 1)
+            assert server.admitted == Admitted(Method.RECONNECTION, key_id(KEY), number)
+        receiver.reconnections.end(key_id(KEY), 1)
         assert refusal(receiver.responder, ReconnectionCredential(KEY)) is Refusal.UNKNOWN_SESSION
 
     def test_the_key_is_no_key_file(self, receiver: Receiver) -> None:
@@ -239,13 +239,13 @@ class TestReconnecting:
         client = initiator(ReconnectionCredential(KEY))
         server = opened(receiver.responder, client)
         finish = client.receive_accept_untrusted(server.accept(b"")).finish
-        receiver.reconnections.end(KEY, 1)
+        receiver.reconnections.end(key_id(KEY), 1)
         with pytest.raises(CodeEndedError):
             server.finish_untrusted(finish)
 
     def test_an_altered_id_is_noticed(self, receiver: Receiver) -> None:
         """The id is in the clear: pointing it at another sender's key opens nothing."""
-        receiver.reconnections.begin(OTHER_KEY, is_new=True)
+        receiver.reconnections.add(OTHER_KEY)
         message = initiator(ReconnectionCredential(KEY)).first_message().replace(key_id(KEY), key_id(OTHER_KEY))
         answer = receiver.responder.open_untrusted(message, PROLOGUE, HOST, 0)
         assert isinstance(answer, Reply)

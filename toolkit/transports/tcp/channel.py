@@ -40,6 +40,7 @@ class TcpChannel:
     ) -> None:
         self._peer = peer
         self._session = session
+        self.admitted = session.admitted  # see Channel
         # A sink's descriptors may be used by one thread only, and one thread only may receive on a connection.
         is_single = len(socks) == 1
         self._streams = [
@@ -194,7 +195,7 @@ class TcpChannel:
             "receive_buffer_bytes": sum(buffer_bytes(sock, socket.SO_RCVBUF) for sock in self.sockets),
             "ecn": int(all(info.get("options", 0) & OPTION_ECN for info in infos)),
             "encryption": "none" if self._session.keys is None else str(self._session.keys.client.aead_name),
-            "authentication": self._session.authentication.name.lower(),
+            "authentication": self.admitted.method.name.lower(),
         }
 
     def _check_open(self) -> None:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, NoReturn
 from toolkit.channel import TransportOptions
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.parameters import encode_parameters, grease
-from toolkit.security.admission import Method
+from toolkit.security.admission import Admitted
 from toolkit.security.handshake import Initiator, Reply, Responder
 from toolkit.security.keylog import with_key_log
 from toolkit.security.keys import SessionKeys, expand_label
@@ -39,17 +39,17 @@ _REFUSALS: Final[dict[int, str]] = {
 class Session:
     """What the two ends agree on.
 
-    streams:        how many connections the session has
-    keys:           None for plaintext
-    exporter:       a secret of both ends, also with plaintext
-    authentication: how the client has shown who it is
+    streams:  how many connections the session has
+    keys:     None for plaintext
+    exporter: a secret of both ends, also with plaintext
+    admitted: how the client was admitted
     """
 
     token: bytes
     streams: int
     keys: SessionKeys | None
     exporter: bytes = field(repr=False)
-    authentication: Method
+    admitted: Admitted
 
     def record_keys(self, number: int, is_client: bool) -> RecordKeys | None:
         """Return the keys of connection `number`, from 0, at one end. Every connection has its own.
@@ -122,7 +122,8 @@ class TcpClientHandshake:
         versions, token = wire.decode_server_parameters_untrusted(accepted.parameters)
         if wire.best_version(wire.VERSIONS, versions) != wire.VERSION:
             raise ProtocolError("it made both ends use an older version than they could")
-        self.session = Session(token, self._streams, accepted.keys, accepted.exporter, self._credential.method)
+        admitted = Admitted(self._credential.method)
+        self.session = Session(token, self._streams, accepted.keys, accepted.exporter, admitted)
         return wire.encode_security(PrefaceType.FINISH, accepted.finish)
 
     def _raise_refusal_untrusted(self, body: bytes) -> NoReturn:
@@ -203,4 +204,4 @@ class TcpServerHandshake:
         if opened is None or self.token is None:
             raise ProtocolError("the peer sent a FINISH before a HELLO")
         keys = opened.finish_untrusted(wire.decode_security_untrusted(body))
-        return Session(self.token, self.streams, keys, opened.exporter, opened.method)
+        return Session(self.token, self.streams, keys, opened.exporter, opened.admitted)

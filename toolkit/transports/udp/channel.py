@@ -75,6 +75,7 @@ class UdpChannel:
         """
         self._connection, self._socket, self._outgoing = connection, sock, outgoing
         self._peer, self._security = peer, security
+        self.admitted = security.admitted  # see Channel
         self.backlog_bytes = BACKLOG_BYTES  # see TransportOptions
         self._wake_pair, self._log = wake_pair, log
         self._on_close_sent, self._on_end = on_close_sent, on_end

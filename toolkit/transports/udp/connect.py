@@ -22,6 +22,7 @@ from toolkit.rudp.batch import Transmit
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.control_packets import FinishPacket
 from toolkit.rudp.handshake import ClientHandshake
+from toolkit.security.admission import Admitted
 from toolkit.security.handshake import Initiator
 from toolkit.security.keys import SessionKeys
 from toolkit.transports.addresses import SocketAddress, address_of, connect_error, connect_first, resolve
@@ -199,7 +200,7 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
         rtt_ns=accepted.rtt_ns,
     )
     connection.start(server.data_window)
-    security = SessionSecurity.of(keys, options.credential.method)
+    security = SessionSecurity.of(keys, Admitted(options.credential.method))
 
     def keep_path() -> None:
         if options.remembers_paths:

@@ -31,7 +31,6 @@ from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake_server import AcceptLimits, Established, ServerHandshakes
 from toolkit.rudp.path import MAX_AMPLIFICATION
-from toolkit.security.admission import Method
 from toolkit.security.handshake import Responder
 from toolkit.security.keys import SessionKeys
 from toolkit.security.opened_handshake import CodeEndedError
@@ -297,7 +296,7 @@ class UdpListener:
             peer_address=peer_address,
             rtt_ns=established.rtt_ns,
         )
-        security = SessionSecurity.of(keys, Method(established.method))
+        security = SessionSecurity.of(keys, established.admitted)
         on_close_sent = partial(self._remember_close, server_id)
         return UdpChannel(connection, sock, outgoing, peer, security, wake_pair, log, on_close_sent)
 

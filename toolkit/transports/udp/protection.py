@@ -4,21 +4,21 @@ from typing import NamedTuple
 
 from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.rudp.protection import PacketProtection, Unprotected
-from toolkit.security.admission import Method
+from toolkit.security.admission import Admitted
 from toolkit.security.keylog import with_key_log
 from toolkit.security.keys import FORGERY_LIMITS, SessionKeys, TrafficKeys
 
 
 class SessionSecurity(NamedTuple):
-    """How a session is protected, by the names of `Channel.statistics`."""
+    """How a session is protected, as the statistics of its channel name it, and how its client was admitted."""
 
     encryption: str
-    authentication: str
+    admitted: Admitted
 
     @classmethod
-    def of(cls, keys: SessionKeys | None, method: Method) -> "SessionSecurity":
+    def of(cls, keys: SessionKeys | None, admitted: Admitted) -> "SessionSecurity":
         """Return that of a session with these keys; None is plaintext."""
-        return cls("none" if keys is None else str(keys.client.aead_name), method.name.lower())
+        return cls("none" if keys is None else str(keys.client.aead_name), admitted)
 
 
 def protect(keys: tuple[TrafficKeys, TrafficKeys] | None, local_id: int, peer_id: int) -> PacketProtection:

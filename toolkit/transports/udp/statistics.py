@@ -29,7 +29,7 @@ def statistics_of(
         "path_rtt_ms": stats.path_rtt_ns / 1e6,
         "congestion_control": stats.congestion_control,
         "encryption": security.encryption,
-        "authentication": security.authentication,
+        "authentication": security.admitted.method.name.lower(),
         "bytes_sent": stats.bytes_sent,
         "bytes_delivered": stats.delivered_bytes,
         "is_receiver_limited": int(stats.is_data_blocked),

@@ -86,7 +86,7 @@ def test_both_ends_agree_on_everything(method: str, plaintext: bool) -> None:
     client, server = exchange_of(method, plaintext).run()
     assert client == server
     assert client.streams == 4
-    assert client.authentication is Method[method.upper()]
+    assert client.admitted.method is Method[method.upper()]
     assert (client.keys is None) == plaintext
 
 

@@ -7,7 +7,7 @@ import pytest
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
 from toolkit.rudp.protection import Unprotected
-from toolkit.security.admission import Method
+from toolkit.security.admission import Admitted, Method
 from toolkit.security.keys import AeadName, SessionKeys, TrafficKeys
 from toolkit.transports.udp.protection import SessionSecurity, protect
 
@@ -43,5 +43,6 @@ def test_keys_are_logged_by_the_id_in_their_packets(tmp_path: Path, monkeypatch:
 
 
 def test_a_channel_reports_both() -> None:
-    assert SessionSecurity.of(KEYS, Method.CODE) == ("aes-256-gcm", "code")
-    assert SessionSecurity.of(None, Method.NONE) == ("none", "none")
+    by_code, openly = Admitted(Method.CODE), Admitted(Method.NONE)
+    assert SessionSecurity.of(KEYS, by_code) == ("aes-256-gcm", by_code)
+    assert SessionSecurity.of(None, openly) == ("none", openly)
