@@ -11,16 +11,15 @@ import toolkit
 _SEND = """
 import sys
 import toolkit
-from toolkit.transports.registry import transport
+from toolkit.api import sending
 
-kind = type(transport(sys.argv[1]))
-connect, loaded = kind.connect, set()
+connect, loaded = sending.connect, set()
 
-def watched(self, *arguments):
+def watched(*arguments):
     loaded.update(sys.modules)
-    return connect(self, *arguments)
+    return connect(*arguments)
 
-kind.connect = watched
+sending.connect = watched
 toolkit.send(sys.argv[3], "127.0.0.1:" + sys.argv[2], transport=sys.argv[1])
 print(sorted(set(sys.modules) - loaded))
 """
@@ -44,7 +43,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("transport", ["tcp", "udp", "auto"])
 def test_a_sender_loads_nothing_once_it_connects(transport: str, file: Path, tmp_path: Path) -> None:
     with toolkit.Receiver(tmp_path / "in", port=0) as receiver:
         command = [sys.executable, "-c", _SEND, transport, str(receiver.address.port), str(file)]
@@ -56,7 +55,10 @@ def test_a_sender_loads_nothing_once_it_connects(transport: str, file: Path, tmp
 def test_a_receiver_loads_nothing_once_it_listens(transport: str, file: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _RECEIVE, str(tmp_path / "in")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
-        assert receiver.stdout is not None
-        port = int(receiver.stdout.readline())
-        toolkit.send(file, f"127.0.0.1:{port}", transport=transport)
-        assert receiver.stdout.read().strip() == "[]"
+        try:
+            assert receiver.stdout is not None
+            port = int(receiver.stdout.readline())
+            toolkit.send(file, f"127.0.0.1:{port}", transport=transport)
+            assert receiver.stdout.read().strip() == "[]"
+        finally:
+            receiver.kill()

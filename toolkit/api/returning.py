@@ -20,7 +20,7 @@ class ReturningSender:
     """The sender of one session: whether it may come back, and by what."""
 
     def __init__(self, channel: Channel, reconnections: Reconnections) -> None:
-        """The session on this channel starts: if a reconnection key has admitted its sender, it continues another."""
+        """The session on this channel starts. It continues another if a reconnection key has admitted its sender."""
         self._channel = channel
         self._reconnections = reconnections
         self._comes_back = self._has_begun = False

@@ -65,6 +65,13 @@ def _access(job: SendJob) -> TransportOptions:
     )
 
 
+def _load(name: str, options: TransportOptions) -> None:
+    """Load and rehearse what a session needs, before its clock starts."""
+    if name == "udp":
+        controller_factory(options.congestion_control or DEFAULT_CONTROLLER)
+    rehearse(options.credential.method)
+
+
 def _send(job: SendJob) -> EndpointResult:
     options = replace(
         _access(job),
@@ -79,9 +86,7 @@ def _send(job: SendJob) -> EndpointResult:
         source, session = "-", SendOptions(stream_name="flow", stream_fd=os.open("/dev/zero", os.O_RDONLY))
     else:
         source, session = job.payload, SendOptions()
-    if job.transport == "udp":
-        controller_factory(options.congestion_control or DEFAULT_CONTROLLER)  # loads its module
-    rehearse(options.credential.method)
+    _load(job.transport, options)
     cancel = wait_for_go()
     cpu_s, started_s = time.process_time(), time.monotonic()
     if job.time_s is not None:
@@ -99,7 +104,7 @@ def _send(job: SendJob) -> EndpointResult:
 
 def _receive_asked(job: SendJob) -> EndpointResult:
     options, chosen = _access(job), transport(job.transport)
-    rehearse(options.credential.method)
+    _load(job.transport, options)
     cancel = wait_for_go()
     cpu_s, started_s = time.process_time(), time.monotonic()
     channel = chosen.connect(Address(job.host, job.port), options)

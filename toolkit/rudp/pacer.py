@@ -176,6 +176,12 @@ class Pacer:
         self._granted_bytes = min(int(granted_bytes // quantum_bytes) * quantum_bytes, max_bytes)
         return self._granted_bytes
 
+    def grant_burst(self, sent_bytes: int) -> None:
+        """So many bytes leave now, although nothing has earned them. Report them by `on_sent`."""
+        self.is_too_late = self._is_waited_for = self._is_busy = False
+        self._lateness_ns = 0
+        self._granted_bytes = sent_bytes
+
     def on_sent(self, now_ns: int, sent_bytes: int, rate_bps: float) -> None:
         """`sent_bytes` were sent at `now_ns`, at a rate of `rate_bps` (> 0)."""
         if not self._was_dropped:

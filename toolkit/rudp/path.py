@@ -138,7 +138,7 @@ class PathState:
 
     @property
     def has_chosen_rate(self) -> bool:
-        """Whether the user has limited the rate, which every burst has to keep to."""
+        """Whether the user has limited the rate."""
         return self._config.rate_bps is not None
 
     def use_controller(self, name: str, rate_bps: float | None) -> None:

@@ -33,9 +33,9 @@ MAX_ACK_EVERY_BYTES: Final = 1 << 20
 MIN_ACK_DELAY_NS: Final = 1_000_000
 _SMALL_DATA_BYTES: Final = 1 << 16
 _NEARBY_WINDOW_BYTES: Final = _SMALL_DATA_BYTES + (1 << 13)
-"""To a host nearby, so little data leaves at once, with its headers and the messages before it: the queues on the way
-hold more, and round trips that double ten datagrams would take most of its time. More data would overshoot from
-there."""
+"""To a host nearby, so little data may all be in flight, with its headers and the messages before it, and what is there
+first leaves at once: the queues on the way hold more, and round trips that double ten datagrams would take most of its
+time. More data would overshoot from there."""
 _WORTH_A_PROBE_BYTES: Final = 1 << 15
 """So much unsent data makes a search for a larger datagram worth its packets."""
 _MANY_PACKETS: Final = 16
@@ -149,7 +149,7 @@ class Sender:
             return self._control_packet(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
         if not has_messages and not data.has_unsent:
             path.pacer.on_limited()
-            if recovery.bytes_in_flight < path.controller.congestion_window_bytes:
+            if recovery.bytes_in_flight < self._window_bytes:
                 recovery.delivery.on_app_limited(recovery.bytes_in_flight)
             return None
         packets = self._packets_allowed()
@@ -181,10 +181,7 @@ class Sender:
     def _packets_allowed(self) -> int:
         """How many full packets the congestion window has room for."""
         path = self.recovery.path
-        window_bytes = path.controller.congestion_window_bytes
-        if self._may_leave_at_once:
-            window_bytes = max(window_bytes, _NEARBY_WINDOW_BYTES)
-        room_bytes = window_bytes - self.recovery.bytes_in_flight
+        room_bytes = self._window_bytes - self.recovery.bytes_in_flight
         packets = room_bytes // path.datagram_bytes
         if packets <= 0:
             path.is_window_limited = True
@@ -195,11 +192,14 @@ class Sender:
         return packets
 
     @property
-    def _may_leave_at_once(self) -> bool:
-        """Whether there is little data, for a host nearby, and nothing of it has been acknowledged or lost."""
+    def _window_bytes(self) -> int:
+        """The congestion window; a larger one while little data for a host nearby is neither acknowledged nor lost."""
         path, data = self.recovery.path, self.streams.data
-        is_first = data.end <= _SMALL_DATA_BYTES and not data.acked and not data.lost
-        return is_first and path.is_nearby and not path.has_chosen_rate
+        window_bytes = path.controller.congestion_window_bytes
+        is_little = 0 < data.end <= _SMALL_DATA_BYTES and not data.acked
+        if is_little and path.is_nearby and not (data.lost or self.streams.messages.lost or path.has_chosen_rate):
+            return max(window_bytes, _NEARBY_WINDOW_BYTES)
+        return window_bytes
 
     def _send_paced(
         self, packet_type: wire.PacketType, stream: SendStream, packets: int, now_ns: int
@@ -207,9 +207,12 @@ class Sender:
         path = self.recovery.path
         rate_bps = path.controller.pacing_rate_bps
         round_bytes = self._round_packets(path) * path.datagram_bytes
-        budget_bytes = path.pacer.budget_bytes(now_ns, rate_bps, path.datagram_bytes, round_bytes)
-        if self._may_leave_at_once:
+        is_first = stream is self.streams.data and not stream.next_offset
+        if is_first and self._window_bytes > path.controller.congestion_window_bytes:
             budget_bytes = round_bytes
+            path.pacer.grant_burst(budget_bytes)
+        else:
+            budget_bytes = path.pacer.budget_bytes(now_ns, rate_bps, path.datagram_bytes, round_bytes)
         if budget_bytes < path.datagram_bytes:
             self._next_send_time_ns = path.pacer.next_send_time_ns()
             return None

@@ -21,7 +21,7 @@ class Admitted:
     """How a client was admitted.
 
     key_id: of the reconnection key, for Method.RECONNECTION at the receiver; else b""
-    number: the order in which the receiver has admitted clients with this key; else 0
+    number: the order in which the receiver has answered the handshakes of its clients with this key; else 0
     """
 
     method: Method
@@ -52,8 +52,8 @@ class Admission(Protocol):
     def reconnection_psk(self, key_id: bytes) -> bytes | None:
         """Return the pre-shared key of the reconnection key with this id, or None if no such key is valid."""
 
-    def readmit(self, key_id: bytes) -> int | None:
-        """Admit a client by this reconnection key. Return Admitted.number, or None if the key has ended meanwhile."""
+    def next_number(self, key_id: bytes) -> int | None:
+        """Return Admitted.number for a handshake that is answered now, or None if the reconnection key has ended."""
 
     def password(self, nameplate: bytes) -> bytes | None:
         """Return the password of the code with this nameplate, or None if no such code is valid."""
@@ -89,7 +89,7 @@ class OpenAdmission:
         """Return None: clients are admitted in the same way again."""
         return None
 
-    def readmit(self, key_id: bytes) -> int | None:  # noqa: ARG002
+    def next_number(self, key_id: bytes) -> int | None:  # noqa: ARG002
         """Return None: clients are admitted in the same way again."""
         return None
 

@@ -154,9 +154,9 @@ class CodeAdmission:
         """Return the pre-shared key of the reconnection key with this id, or None if no such key is valid."""
         return None if self._reconnections is None else self._reconnections.psk(key_id)
 
-    def readmit(self, key_id: bytes) -> int | None:
-        """Admit a client by this reconnection key. Return Admitted.number, or None if the key has ended meanwhile."""
-        return None if self._reconnections is None else self._reconnections.admit(key_id)
+    def next_number(self, key_id: bytes) -> int | None:
+        """Return Admitted.number for a handshake that is answered now, or None if the reconnection key has ended."""
+        return None if self._reconnections is None else self._reconnections.next_number(key_id)
 
     def password(self, nameplate: bytes) -> bytes | None:
         """Return the password of the code with this nameplate, or None if it is not valid."""

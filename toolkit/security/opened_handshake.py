@@ -49,6 +49,7 @@ class OpenedHandshake:
         self._key_id = key_id
         self._random_bytes = random_bytes
         self._exporter: bytes | None = None
+        self._number: int | None = None
         self._admitted: Admitted | None = None
 
     @property
@@ -67,6 +68,9 @@ class OpenedHandshake:
 
     def accept(self, parameters: bytes) -> bytes:
         """Return M2, with the transport's `parameters` sealed in it. Call it once; the transport repeats the bytes."""
+        if self._method is Method.RECONNECTION:
+            # An initiator completes a handshake by this answer, and begins the next one after it has given that up.
+            self._number = self._admission.next_number(self._key_id)
         sealed: dict[int, bytes] = {
             SealedField.AEAD: bytes([AEAD_IDS[self._aead_name]]),
             SealedField.PLAINTEXT: bytes([self.is_plaintext]),
@@ -98,5 +102,6 @@ class OpenedHandshake:
             return None
         if self._method is not Method.RECONNECTION:
             return Admitted(self._method)
-        number = self._admission.readmit(self._key_id)
-        return None if number is None else Admitted(self._method, self._key_id, number)
+        if self._number is None or self._admission.reconnection_psk(self._key_id) is None:
+            return None
+        return Admitted(self._method, self._key_id, self._number)

@@ -5,9 +5,9 @@ while that session runs, and for a while after its connection was lost. By the k
 ordinary handshake with a pre-shared key. A session that ends in any other way ends its key, unless a newer session has
 continued it.
 
-The receiver numbers sessions when it admits them. That is the order in which their sender made them, because it makes
-the next one after it has given up the last one, and completes a handshake only with an answer of the receiver. Their
-BEGINs may be handled in another order: each session has a thread of its own, which may be held up.
+The receiver numbers sessions when it answers their handshakes. That is the order in which their sender made them: it
+completes a handshake by the receiver's answer, and begins the next one after it has given up that connection. Their
+last messages of the handshake and their BEGINs may come, or be handled, in another order.
 """
 
 import itertools
@@ -77,8 +77,8 @@ class Reconnections:
             self._entries[identifier] = _Entry(reconnection_psk(key), number)
             return number
 
-    def admit(self, identifier: bytes) -> int | None:
-        """Return a number for the session that a key admits, above all before it; None if the key is valid no more.
+    def next_number(self, identifier: bytes) -> int | None:
+        """Return a number, larger than all earlier ones, for a handshake by this key; None if the key has ended.
 
         The session counts only if it starts: a receiver that is busy refuses it.
         """
@@ -87,7 +87,7 @@ class Reconnections:
             return next(self._numbers) if identifier in self._entries else None
 
     def start(self, identifier: bytes, number: int) -> None:
-        """Run a session that the key has admitted. It is the newest one unless one with a higher number has started."""
+        """A session that the key has admitted starts. It is the newest unless one with a higher number has started."""
         with self._lock:
             entry = self._entries.get(identifier)
             if entry is not None and number > entry.newest:

@@ -39,7 +39,7 @@ class Receiver:
 
     def admitted(self, key: bytes = KEY) -> Admitted:
         """A handshake with this key is finished."""
-        number = self.reconnections.admit(key_id(key))
+        number = self.reconnections.next_number(key_id(key))
         assert number is not None
         return Admitted(Method.RECONNECTION, key_id(key), number)
 

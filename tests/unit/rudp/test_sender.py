@@ -225,14 +225,48 @@ class TestLimits:
     ) -> None:
         bench = Bench(rate_bps=rate_bps)
         bench.controller.congestion_window_bytes = 10 * DATAGRAM
+        bench.controller.pacing_rate_bps = 50e6
         bench.recovery.on_handshake_rtt(rtt_ns, 0)
         bench.data.end = data_bytes
         numbers = bench.send(0)
         in_flight = bench.recovery.bytes_in_flight
-        assert in_flight > data_bytes if at_once else 9 * DATAGRAM < in_flight <= 10 * DATAGRAM
+        assert in_flight > data_bytes if at_once else in_flight <= 10 * DATAGRAM
         bench.ack(2 * MS, *numbers)
         bench.send(3 * MS)
         assert bench.recovery.bytes_in_flight <= 10 * DATAGRAM
+
+    def test_a_side_without_data_keeps_to_its_window_and_its_rate(self) -> None:
+        bench = Bench()
+        bench.controller.congestion_window_bytes = 10 * DATAGRAM
+        bench.controller.pacing_rate_bps = 50e6
+        bench.recovery.on_handshake_rtt(MS, 0)
+        for _ in range(60):
+            bench.sender.queue_message(bytes(PAYLOAD))
+        bench.send(0)
+        assert bench.recovery.bytes_in_flight < 10 * DATAGRAM
+
+    def test_an_idle_sender_is_not_late_after_what_left_at_once(self) -> None:
+        bench = Bench()
+        bench.controller.congestion_window_bytes = 10 * DATAGRAM
+        bench.controller.pacing_rate_bps = 50e6
+        bench.recovery.on_handshake_rtt(MS, 0)
+        bench.sender.queue_message(b"first")
+        bench.send(0)
+        bench.data.end = 20_000
+        bench.ack(2 * MS, *bench.send(0))
+        bench.data.end += 20_000
+        bench.send(5000 * MS)
+        assert not bench.recovery.delivery.on_send(5000 * MS, DATAGRAM, DATAGRAM).is_late
+
+    def test_messages_that_were_lost_end_the_larger_window(self) -> None:
+        bench = Bench(1 << 16)
+        bench.controller.congestion_window_bytes = 10 * DATAGRAM
+        bench.recovery.on_handshake_rtt(MS, 0)
+        bench.sender.queue_message(b"first")
+        bench.send(0)
+        bench.sender.streams.messages.lost.add(0, 1)
+        bench.data.end += 1000
+        assert bench.sender.poll_transmit(MS) is None
 
     def test_little_data_that_was_lost_does_not_leave_at_once_again(self) -> None:
         bench = Bench()

@@ -199,6 +199,18 @@ class TestReconnecting:
         receiver.reconnections.end(key_id(KEY), 1)
         assert refusal(receiver.responder, ReconnectionCredential(KEY)) is Refusal.UNKNOWN_SESSION
 
+    def test_sessions_are_numbered_in_the_order_of_the_answers(self, receiver: Receiver) -> None:
+        """Their last messages may overtake each other: the sender begins the second one with the first one's answer."""
+        clients = [initiator(ReconnectionCredential(KEY)) for _ in range(2)]
+        servers = [opened(receiver.responder, client) for client in clients]
+        finishes = [
+            client.receive_accept_untrusted(server.accept(b"")).finish
+            for client, server in zip(clients, servers, strict=True)
+        ]
+        for server, finish in reversed(list(zip(servers, finishes, strict=True))):
+            server.finish_untrusted(finish)
+        assert [server.admitted.number for server in servers] == [2, 3]
+
     def test_the_key_is_no_key_file(self, receiver: Receiver) -> None:
         assert refusal(receiver.responder, KeyCredential(KEY)) is Refusal.CODE_NEEDED
         assert refusal(Responder(KeyAdmission(KEY), speeds=SPEEDS), ReconnectionCredential(KEY)) is Refusal.KEY_NEEDED

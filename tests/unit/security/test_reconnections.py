@@ -28,7 +28,7 @@ class Receiver:
 
     def admit_and_start(self, key: bytes) -> int:
         """A sender comes back; return the number of its session."""
-        number = self.keys.admit(key_id(key))
+        number = self.keys.next_number(key_id(key))
         assert number is not None
         self.keys.start(key_id(key), number)
         return number
@@ -59,7 +59,7 @@ def test_a_key_admits_while_its_session_runs_and_for_a_while_after_its_loss(rece
     assert receiver.admits(KEY)
     receiver.now_s += 1
     assert not receiver.admits(KEY)
-    assert receiver.keys.admit(KEY_ID) is None
+    assert receiver.keys.next_number(KEY_ID) is None
 
 
 def test_a_key_is_dead_once_its_session_has_ended(receiver: Receiver) -> None:
@@ -67,13 +67,13 @@ def test_a_key_is_dead_once_its_session_has_ended(receiver: Receiver) -> None:
     receiver.keys.add(OTHER_KEY)
     receiver.keys.end(KEY_ID, 1)
     assert not receiver.admits(KEY)
-    assert receiver.keys.admit(KEY_ID) is None
+    assert receiver.keys.next_number(KEY_ID) is None
     assert receiver.admits(OTHER_KEY)
 
 
 def test_only_a_key_that_was_added_admits(receiver: Receiver) -> None:
     receiver.keys.add(KEY)
-    assert receiver.keys.admit(key_id(OTHER_KEY)) is None
+    assert receiver.keys.next_number(key_id(OTHER_KEY)) is None
     receiver.keys.start(key_id(OTHER_KEY), 2)
     assert not receiver.keys.is_newest(key_id(OTHER_KEY), 2)
     assert not receiver.admits(OTHER_KEY)
@@ -89,10 +89,10 @@ def test_a_sender_may_be_back_before_its_loss_is_noticed(receiver: Receiver) -> 
     assert not receiver.admits(KEY)
 
 
-def test_the_order_of_admission_says_which_session_is_the_newest(receiver: Receiver) -> None:
+def test_the_order_of_the_numbers_says_which_session_is_the_newest(receiver: Receiver) -> None:
     """The thread of a session that its sender has given up may be held up, and start it late."""
     receiver.keys.add(KEY)
-    given_up, live = receiver.keys.admit(KEY_ID), receiver.keys.admit(KEY_ID)
+    given_up, live = receiver.keys.next_number(KEY_ID), receiver.keys.next_number(KEY_ID)
     assert (given_up, live) == (2, 3)
     receiver.keys.start(KEY_ID, 3)
     receiver.keys.start(KEY_ID, 2)
@@ -106,7 +106,7 @@ def test_a_session_that_was_admitted_and_never_starts_leaves_the_last_word_to_th
     receiver: Receiver,
 ) -> None:
     receiver.keys.add(KEY)
-    receiver.keys.admit(KEY_ID)
+    receiver.keys.next_number(KEY_ID)
     assert receiver.keys.lose(KEY_ID, 1)
     receiver.now_s += KEPT_S
     assert not receiver.admits(KEY)

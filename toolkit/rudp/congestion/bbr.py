@@ -224,7 +224,7 @@ class Bbr:
     def _judge_startup(self, sample: AckSample, is_excessive: bool) -> bool:
         """A round of Startup ends; return whether sending less has shown its losses to be random."""
         if sample.largest_acked_sent_time_ns < self._reacted_ns:
-            return False  # these packets were sent before, with no acknowledgement since, so that they seem newer
+            return False  # sent before the reduction: without an acknowledgement since then, packets seem newer
         verdict_before, verdict = self._startup.verdict, self._startup.end_round(is_excessive)
         if verdict is verdict_before and verdict is not LossVerdict.TESTING:
             return False

@@ -63,14 +63,14 @@ _MAX_REDUCTIONS: Final = 1
 _BURST_RTT_DIVISOR: Final = 8
 """Losses of a full buffer go on for at least this part of a round trip; a burst of random losses does not."""
 _LOWERED: Final = 0.6
-"""Sending BETA as much has lowered the loss if at most this share of it is left."""
+"""Sending BETA as much has lowered the loss if at most this share of it is left. What was lost before is reckoned a
+standard deviation lower than it was counted: it was judged because it was so much."""
 _TEST_LOSSES: Final = 12
-"""A test goes on until it would have seen so many losses if they were random: of a small window, a few packets prove
-nothing. It ends sooner if"""
+"""A test goes on until it would have seen so many losses if they were random: a few packets prove nothing."""
 _CLEAR_DEVIATIONS: Final = 2.0
-"""the losses are fewer by so many standard deviations, or after"""
+"""A test ends sooner if its losses are fewer than random ones by so many standard deviations."""
 _MAX_TEST_ROUNDS: Final = 6
-"""so many rounds."""
+"""A test has at most so many rounds, however small the window is."""
 
 
 class LossVerdict(Enum):
@@ -197,8 +197,8 @@ class StartupGuard:
     def end_round(self, is_excessive: bool) -> LossVerdict:
         """A round ends. The first one after a reduction still has losses from before; the test begins with the second.
 
-        A test shows random losses if as large a share of the packets is lost as before. If it is less, a buffer was
-        full, and still is if the loss is excessive.
+        Losses are random unless sending less has lowered their share (`_LOWERED`). If it has, a buffer was full, and
+        still is if the loss is excessive.
         """
         if not is_excessive:
             self._excess_ns = None

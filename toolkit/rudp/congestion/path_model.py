@@ -225,7 +225,7 @@ class BottleneckRate:
 
         has_queue:        the mean of the round's RTTs shows a queue
         is_above_minimum: all of its RTTs are above the minimum
-        late_bps:         the best delivery rate, if this host has let the sender run late; else None
+        late_bps:         the round's best delivery rate if this host has let the sender run late; else None
 
         Returns whether the rate has been forgotten.
         """

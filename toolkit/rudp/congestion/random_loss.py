@@ -134,6 +134,7 @@ class RandomLoss:
 
     def believe(self, share: float) -> None:
         """This share of loss has proved to be random, whatever was measured before. `end_round` follows."""
+        share = min(share, MAX_RANDOM_LOSS)
         self._lost = share * self._total
         self._below_capacity_lost = share * self._below_capacity_total
 
