@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from toolkit.comparison.device import DeviceSettings
 from toolkit.comparison.endpoint_result import EndpointResult
 from toolkit.comparison.machine_load import MachineLoad
+from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,15 @@ def socket_settings(endpoint: EndpointResult) -> SocketSettings | None:
 def settings_in_words(conditions: TrialConditions) -> dict[str, str]:
     """Name -> text, of the settings that are the same from trial to trial unless something changed them.
 
-    Not among them: buffers, which the kernel tunes in the course of a transfer, and the load.
+    Not among them: buffers, which the kernel tunes in the course of a transfer; the load; and the size of datagrams
+    with which each session over UDP begins, as a short one may end before it knows what the path carries.
     """
     sender, receiver = (end or SocketSettings() for end in (conditions.sender, conditions.receiver))
     device = conditions.device
     offloads = {"UDP_SEGMENT": sender.segmentation_offload, "UDP_GRO": receiver.receive_offload}
+    has_segment = sender.segment_bytes not in (None, BASE_DATAGRAM_BYTES)
     found = {
-        "segment": f"{sender.segment_bytes:,} bytes" if sender.segment_bytes is not None else None,
+        "segment": f"{sender.segment_bytes:,} bytes" if has_segment else None,
         "ECN": _on(sender.ecn),
         "UDP offload": _list(offloads) if sender.segmentation_offload is not None else None,
         "TCP metrics": conditions.tcp_metrics,

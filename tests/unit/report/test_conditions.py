@@ -64,6 +64,19 @@ def test_conditions_that_changed_between_trials_are_named() -> None:
     )
 
 
+def test_a_session_that_ended_before_it_knew_its_path_is_no_other_condition() -> None:
+    results = with_conditions()
+    trials = [
+        replace(t, conditions=replace(t.conditions, sender=replace(t.conditions.sender, segment_bytes=1200)))
+        if t.conditions is not None and t.conditions.sender is not None and t.block == 0 and t.transport == "udp-bbr"
+        else t
+        for t in results.trials
+    ]
+    changed = replace(results, trials=trials)
+    assert rows_of(changed)["udp-bbr"]["segment"] == "1,472 bytes"
+    assert summarise(changed).notes == summarise(results).notes
+
+
 def test_records_without_conditions_have_no_such_table() -> None:
     assert not [each for each in tables(summarise(lossy())) if each.name == CONDITIONS]
 
