@@ -11,7 +11,7 @@ from typing import Final
 
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.errors import IncompleteHandshakeError, UnreachableError
-from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, controller_factory
+from toolkit.transports import registry
 from toolkit.transports.registry import transport
 
 AUTO: Final = "auto"
@@ -20,14 +20,8 @@ UDP_SILENCE_S: Final = 5.0
 
 
 def load(name: str, options: TransportOptions) -> None:
-    """Load the transport that `connect` tries first, and its congestion controller: both are imported on first use.
-
-    Raises UsageError.
-    """
-    first = "udp" if name == AUTO else name
-    transport(first)
-    if first == "udp":
-        controller_factory(options.congestion_control or DEFAULT_CONTROLLER)
+    """Load what `connect` tries first. Raises UsageError."""
+    registry.load("udp" if name == AUTO else name, options)
 
 
 def connect(

@@ -30,12 +30,11 @@ from toolkit.comparison.worker_protocol import (
     wait_for_go,
 )
 from toolkit.errors import ExitCode, NettoolError, UnreachableError
-from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, controller_factory
 from toolkit.security.admission import Method
 from toolkit.security.credentials import KeyCredential, NoCredential
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import SendOptions, TransferResult, send
-from toolkit.transports.registry import transport
+from toolkit.transports.registry import load, transport
 from toolkit.units import rate_of
 
 _ACCEPT_TIMEOUT_S = 60.0
@@ -65,13 +64,6 @@ def _access(job: SendJob) -> TransportOptions:
     )
 
 
-def _load(name: str, options: TransportOptions) -> None:
-    """Load and rehearse what a session needs, before its clock starts."""
-    if name == "udp":
-        controller_factory(options.congestion_control or DEFAULT_CONTROLLER)
-    rehearse(options.credential.method)
-
-
 def _send(job: SendJob) -> EndpointResult:
     options = replace(
         _access(job),
@@ -86,7 +78,8 @@ def _send(job: SendJob) -> EndpointResult:
         source, session = "-", SendOptions(stream_name="flow", stream_fd=os.open("/dev/zero", os.O_RDONLY))
     else:
         source, session = job.payload, SendOptions()
-    _load(job.transport, options)
+    load(job.transport, options)
+    rehearse(options.credential.method)
     cancel = wait_for_go()
     cpu_s, started_s = time.process_time(), time.monotonic()
     if job.time_s is not None:
@@ -104,7 +97,8 @@ def _send(job: SendJob) -> EndpointResult:
 
 def _receive_asked(job: SendJob) -> EndpointResult:
     options, chosen = _access(job), transport(job.transport)
-    _load(job.transport, options)
+    load(job.transport, options)
+    rehearse(options.credential.method)
     cancel = wait_for_go()
     cpu_s, started_s = time.process_time(), time.monotonic()
     channel = chosen.connect(Address(job.host, job.port), options)

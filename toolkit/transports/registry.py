@@ -7,8 +7,9 @@ returns a `Transport` when called without arguments. Users only have to `pip ins
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from toolkit.channel import Transport
+from toolkit.channel import Transport, TransportOptions
 from toolkit.errors import UsageError, printable
+from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, controller_factory
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -37,6 +38,16 @@ def transport(name: str) -> Transport:
             f"the transport {printable(name)} ({printable(found.value)}) cannot be loaded: {printable(str(error))}"
         ) from error
     return made
+
+
+def load(name: str, options: TransportOptions) -> None:
+    """Import what a session over this transport needs, and would import while its time is measured.
+
+    Raises UsageError if the name or the congestion control is unknown, or one of them cannot be loaded.
+    """
+    transport(name)
+    if name == "udp":
+        controller_factory(options.congestion_control or DEFAULT_CONTROLLER)
 
 
 def transport_names() -> list[str]:
