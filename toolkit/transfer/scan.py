@@ -46,7 +46,6 @@ _LOGGER = logging.getLogger(__name__)
 
 STANDARD_INPUT = "-"
 
-
 Content = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryReader
 """What is sent under a name of the caller's choice: a path, bytes, or a file object in binary mode."""
 
@@ -272,7 +271,8 @@ def _scan_directory(
             skipped = _skipped(parent, name, path, status)
             is_stream = stat.S_ISREG(status.st_mode) and not status.st_blocks and parent.is_synthetic()
         except OSError as error:
-            on_skipped(SkippedEntry(path, _failure_text(error, selection), is_failure=True))
+            if not selection.excludes(path[below:], False):
+                on_skipped(SkippedEntry(path, _failure_text(error, selection), is_failure=True))
             continue
         if skipped is not None:
             on_skipped(skipped)

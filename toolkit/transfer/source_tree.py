@@ -182,8 +182,16 @@ class SourceDirectories:
 
 def _sorted_names(follows_links: bool, dir_fd: int) -> list[bytes]:
     with os.scandir(dir_fd) as found:
-        keys = {os.fsencode(one.name): one.is_dir(follow_symlinks=follows_links) for one in found}
+        keys = {os.fsencode(one.name): _is_directory(one, follows_links) for one in found}
     return sorted(keys, key=lambda name: name + b"/" * keys[name])
+
+
+def _is_directory(found: "os.DirEntry[str]", follows_links: bool) -> bool:
+    """Whether something is sorted as a directory; a link that cannot be followed is not. Its status says why."""
+    try:
+        return found.is_dir(follow_symlinks=follows_links)
+    except OSError:
+        return False
 
 
 def _xattrs(dir_fd: int) -> Xattrs:

@@ -81,3 +81,32 @@ def test_links_are_followed_on_request_and_end_where_they_lead_back(tree: Path, 
         (b"tree/up", "a symbolic link to a directory that it is in"),
     }
     assert all(one.is_failure for one in failed)
+
+
+def test_a_link_that_cannot_be_followed_leaves_the_rest_of_its_directory(tree: Path) -> None:
+    sent, _ = scanned(tree, EVERYTHING)
+    (tree / "loop").symlink_to("loop")
+    (tree / "sub/long").symlink_to("n" * 300)
+    followed, failed = scanned(tree, Selection(links=LinkChoice.FOLLOW))
+    assert followed == sent
+    assert {(one.path, one.reason) for one in failed} == {
+        (b"tree/loop", "a symbolic link that leads nowhere"),
+        (b"tree/sub/long", "file name too long"),
+    }
+    excluding = Selection(exclude(["loop", "long"]), links=LinkChoice.FOLLOW)
+    assert scanned(tree, excluding) == (sent, [])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_link_into_a_forbidden_directory_leaves_the_rest_of_its_directory(tree: Path, tmp_path: Path) -> None:
+    sent, _ = scanned(tree, EVERYTHING)
+    closed = tmp_path / "closed"
+    (closed / "in").mkdir(parents=True)
+    closed.chmod(0)
+    try:
+        (tree / "link").symlink_to(closed / "in")
+        followed, failed = scanned(tree, Selection(links=LinkChoice.FOLLOW))
+    finally:
+        closed.chmod(0o700)
+    assert followed == sent
+    assert [(one.path, one.reason) for one in failed] == [(b"tree/link", "permission denied")]
