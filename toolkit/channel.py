@@ -210,8 +210,8 @@ class Channel(Protocol):
         """Call `check` every WAIT_CHECK_S or more often while a call that sends or flushes waits for the peer.
 
         What it raises ends that call, but not the session: what was handed over is still sent, and messages get
-        through. A transport that could then send no message may omit this if it needs to finish what it has begun to
-        send; TCP does, whose waits end with the idle timeout.
+        through. TCP first finishes the frame that it sends, if the peer takes it within 10 s; otherwise, the call ends
+        with the connection.
         """
 
     def flush(self) -> None:

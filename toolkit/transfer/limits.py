@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from toolkit.channel import WAIT_CHECK_S
 from toolkit.errors import RefusedError
 from toolkit.units import format_seconds, format_size
 
@@ -96,6 +97,7 @@ class SessionWatch:
         self._clock = clock
         self._end_s = clock() + limits.max_seconds
         self._waited_s = 0.0
+        self._blocked_s = 0.0  # when `check_blocked` was last called
         self._received_bytes = 0
         self._steps = 0
 
@@ -112,6 +114,19 @@ class SessionWatch:
             raise LimitError(f"the sender connected and sent nothing for {format_seconds(FIRST_MESSAGE_S)}")
         if steps != self._steps or received_bytes - self._received_bytes >= MIN_PROGRESS_BYTES:
             self._steps, self._received_bytes, self._waited_s = steps, received_bytes, 0.0
+        self._check_times(has_begun)
+
+    def check_blocked(self) -> None:
+        """Count the time since the last call as time spent waiting. Raises LimitError.
+
+        To be called every WAIT_CHECK_S or more often while a message waits for room: the peer takes nothing.
+        """
+        now_s = self._clock()
+        self.on_waited(min(now_s - self._blocked_s, WAIT_CHECK_S))
+        self._blocked_s = now_s
+        self._check_times(has_begun=True)
+
+    def _check_times(self, has_begun: bool) -> None:
         if self._clock() >= self._end_s:
             raise LimitError(
                 f"a session may last {format_seconds(self._limits.max_seconds)} (the receiver's `max_seconds`)"

@@ -141,6 +141,7 @@ class ReceiveSession:
     ) -> None:
         self._preserve = preserve
         self._endpoint = SessionEndpoint(channel, Role.RECEIVER, cancel)
+        channel.check_while_waiting(self._check_blocked)
         self._on_key = on_begin
         self._on_result = on_result
         self._open_destination = open_destination
@@ -221,6 +222,11 @@ class ReceiveSession:
         message = self._endpoint.receive(files)
         self._watch.on_waited(min((time.monotonic_ns() - started_ns) / 1e9, ALIVE_INTERVAL_S))
         return message
+
+    def _check_blocked(self) -> None:
+        """A message waits for room. A peer may take none for ever, and still say that it is alive."""
+        self._endpoint.check_cancelled()
+        self._watch.check_blocked()
 
     def _report_progress(self, files: IncomingFiles) -> None:
         now_ns = time.monotonic_ns()

@@ -45,6 +45,8 @@ RECONNECTION_KEY_PARAMETER = 4
 """The id among the parameters of a BEGIN: RECONNECTION_KEY_BYTES (toolkit/security/reconnections.py); its sender comes
 back if the connection is lost."""
 FINAL_MESSAGE_TIMEOUT_S = 1.0
+FINAL_MESSAGES_S = 5.0
+"""How long an end whose channel broke reads what had arrived before, whatever the peer still sends."""
 
 
 _Result = TypeVar("_Result")
@@ -239,8 +241,12 @@ class SessionEndpoint:
 
     def _pending_peer_error(self) -> NettoolError | None:
         """The error that the peer sent before it closed the channel, if it did."""
+        deadline_s = time.monotonic() + FINAL_MESSAGES_S
         try:
-            while (data := self._channel.receive(timeout_s=FINAL_MESSAGE_TIMEOUT_S)) is not None:
+            while (left_s := deadline_s - time.monotonic()) > 0:
+                data = self._channel.receive(timeout_s=min(left_s, FINAL_MESSAGE_TIMEOUT_S))
+                if data is None:
+                    break
                 message = decode_untrusted(data)
                 if isinstance(message, ErrorMessage):
                     return self._peer_error(message)

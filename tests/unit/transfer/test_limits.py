@@ -65,3 +65,23 @@ def test_a_budget_gives_what_it_has_and_takes_back() -> None:
     with pytest.raises(LimitError, match="10 B in a session"):
         budget.take(1)
     assert ByteBudget(None).try_take(1 << 62)
+
+
+def test_a_message_that_the_peer_does_not_take_is_a_stall() -> None:
+    now_s = 1000.0
+    watch = SessionWatch(LIMITS, lambda: now_s)
+    watch.check_blocked()  # the first call counts WAIT_CHECK_S, a quarter of a second
+    for _ in range(238):
+        now_s += 0.25
+        watch.check_blocked()
+    now_s += 0.25
+    with pytest.raises(LimitError, match=r"no progress for 60 s .*`stall_seconds`"):
+        watch.check_blocked()
+
+
+def test_the_time_between_two_blocked_messages_is_no_stall() -> None:
+    now_s = 0.0
+    watch = SessionWatch(LIMITS, lambda: now_s)
+    for _ in range(9):
+        now_s += 100.0
+        watch.check_blocked()

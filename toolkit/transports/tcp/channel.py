@@ -101,7 +101,7 @@ class TcpChannel:
         return self._first.file_wait
 
     def check_while_waiting(self, check: Callable[[], None]) -> None:
-        del check  # a frame that was sent in part would be the last: not even the reason could follow
+        self._first.wait_check.use(check)
 
     def flush(self) -> None:
         self._check_open()
@@ -206,5 +206,6 @@ class TcpChannel:
         self._last_statistics = self._read_statistics()
         self._is_closed = True
         KEEP_ALIVES.remove(self._first.file_wait)
+        self._first.wait_check.use(None)  # it refers to the session, which refers to this channel
         for stream in self._streams:
             stream.free()

@@ -7,12 +7,27 @@ gives up, and reports a timeout or, if the receiver gives up first, a broken pip
 Read: RFC 2923 section 2.1 (the black hole), RFC 4821 (packetization layer path MTU discovery).
 """
 
+import errno
 import socket
 from typing import Final
 
 from toolkit.channel import Address
 from toolkit.errors import PeerClosedError
 from toolkit.transports.tcp.tcp_info import tcp_info
+
+PEER_ERRORS: Final = frozenset(
+    (
+        errno.EPIPE,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+        errno.ENOTCONN,
+    )
+)
+"""What a call that sends fails with if the connection is lost."""
 
 _MIN_RETRANSMISSIONS: Final = 2
 """Fewer are no sign of a black hole: the peer may have closed the connection at its first full segment."""

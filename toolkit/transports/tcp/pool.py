@@ -108,8 +108,10 @@ class StreamPool:
     def flush(self) -> None:
         """As Channel.flush."""
         self._shrink_queue(0)
+        check = self._first.wait_check
         with self._condition:
-            self._condition.wait_for(lambda: not self._busy or self._failure is not None)
+            while not self._condition.wait_for(lambda: not self._busy or self._failure is not None, check.interval_s):
+                check.run(is_within_frame=False)
         self._raise_failure()
 
     def _shrink_queue(self, backlog: int) -> None:

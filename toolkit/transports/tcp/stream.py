@@ -15,7 +15,6 @@ meanwhile, is as good as lost, although it answers each probe and sends signs of
 """
 
 import contextlib
-import errno
 import os
 import select
 import socket
@@ -28,10 +27,11 @@ from toolkit.channel import MAX_IDLE_TIMEOUT_S, Address, Extent, ExtentSink, Ext
 from toolkit.errors import ProtocolError, TransferError
 from toolkit.transports.keep_alive import FileWait
 from toolkit.transports.tcp.frame_reader import FrameReader
-from toolkit.transports.tcp.lost_connection import LostConnection
+from toolkit.transports.tcp.lost_connection import PEER_ERRORS, LostConnection
 from toolkit.transports.tcp.records import MAX_RECORD_BYTES, RecordKeys, RecordOpener, RecordSealer
 from toolkit.transports.tcp.settings import set_user_timeout
 from toolkit.transports.tcp.tcp_info import unacknowledged_bytes
+from toolkit.transports.tcp.wait_check import WaitCheck
 from toolkit.transports.tcp.wire import FRAME_BYTES, MAX_EXTENT_BYTES, encode_extent_header, encode_message_header
 
 SLICE_BYTES: Final = MAX_EXTENT_BYTES
@@ -49,18 +49,6 @@ _MAX_HELD_PIECE_BYTES: Final = 1 << 14
 _MAX_QUEUED_BYTES: Final = 1 << 24
 """Most bytes of messages to read while sending; beyond it, the peer has to wait until `receive` takes them."""
 
-_PEER_ERRORS: Final = frozenset(
-    (
-        errno.EPIPE,
-        errno.ECONNRESET,
-        errno.ECONNABORTED,
-        errno.ETIMEDOUT,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.ENETDOWN,
-        errno.ENOTCONN,
-    )
-)
 _RECORD_CONTENT_BYTES: Final = 1 << 18
 """The most content that one record holds. Records of 64 and 128 KiB cost more calls, and 512 KiB do not stay cached."""
 
@@ -75,6 +63,7 @@ class TcpStream:
     may_splice:          whether the receiving thread is the one that the sink belongs to
     is_given_up:         whether the peer was silent for the idle timeout
     file_wait:           when a file is used
+    wait_check:          ends a wait for room
     """
 
     def __init__(
@@ -97,6 +86,7 @@ class TcpStream:
         self._sealer = None if keys is None else RecordSealer(keys.outgoing)
         opener = None if keys is None else RecordOpener(sock.recv_into, keys.incoming)
         self.file_wait = FileWait()
+        self.wait_check = WaitCheck()
         self._lost = LostConnection(sock, peer)
         self._reader = FrameReader(sock, self._lost.error, may_splice, opener, self.file_wait)
         self._is_send_broken = False  # a frame was sent in part: the peer cannot parse anything that follows
@@ -225,8 +215,12 @@ class TcpStream:
         if failure is not None:
             raise failure
 
-    def wait_for_room(self, wake: int | None = None) -> bool:
-        """Wait until the socket is writable, and read messages meanwhile; False if `wake` is readable first."""
+    def wait_for_room(self, wake: int | None = None, *, is_within_frame: bool = False) -> bool:
+        """Wait until the socket is writable, and read messages meanwhile; then return True.
+
+        False if there is a `wake`, and it is readable first or the channel's check has run. Raises PeerClosedError, and
+        what the check raises.
+        """
         while True:
             reads = (
                 self._reads_while_sending
@@ -234,12 +228,14 @@ class TcpStream:
                 and self._reader.extent is None
                 and self._reader.queued_bytes < _MAX_QUEUED_BYTES
             )
-            ready = self._wait(select.POLLOUT | (select.POLLIN if reads else 0), None, (wake,))
+            events = select.POLLOUT | (select.POLLIN if reads else 0)
+            ready = self._wait(events, self.wait_check.interval_s, (wake,))
             if reads and ready & select.POLLIN:
                 self._read_messages()
             if ready & ~select.POLLIN:
                 return True
-            if not ready:
+            self.wait_check.run(is_within_frame)
+            if not ready and wake is not None:
                 return False
 
     def _read_messages(self) -> None:
@@ -257,10 +253,10 @@ class TcpStream:
                 try:
                     count = os.sendfile(self.socket.fileno(), descriptor, offset + sent, length - sent)
                 except BlockingIOError:
-                    self.wait_for_room()
+                    self.wait_for_room(is_within_frame=True)
                     continue
                 except OSError as error:
-                    if error.errno in _PEER_ERRORS:
+                    if error.errno in PEER_ERRORS:
                         raise
                     break
                 if not count:
@@ -275,7 +271,7 @@ class TcpStream:
                 try:
                     data = data[self.socket.send(data, flags) :]
                 except BlockingIOError:
-                    self.wait_for_room()
+                    self.wait_for_room(is_within_frame=True)
 
     @contextlib.contextmanager
     def _sending(self) -> Iterator[None]:
