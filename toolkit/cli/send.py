@@ -25,8 +25,6 @@ from toolkit.cli.options import (
     Qlog,
     SendArguments,
     Streams,
-    idle_timeout_s,
-    positive_duration_s,
 )
 from toolkit.cli.output import print_json, print_sentences, print_status, stderr_is_terminal
 from toolkit.cli.progress import ProgressBars, progress_bars
@@ -41,6 +39,7 @@ from toolkit.cli.results import (
 )
 from toolkit.cli.target import split_target
 from toolkit.cli.tree_options import TreeArguments, check_tree_options, list_files
+from toolkit.cli.values import idle_timeout_s, positive_duration_s
 from toolkit.cli.watch import Statistics
 from toolkit.errors import ExitCode, NettoolError, PeerClosedError, UsageError, printable
 from toolkit.security.credentials import Credential
