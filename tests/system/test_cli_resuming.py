@@ -140,7 +140,7 @@ class TestSendersWithACode:
     def test_it_comes_back_again_and_again_and_then_the_code_stays_used(
         self, source: Path, incoming: Path, transport: str
     ) -> None:
-        with receiver(incoming, "--code-uses", "1", *self.QUICK) as receiving:
+        with receiver(incoming, "--code-uses", "1", "--idle-timeout", "1s") as receiving:
             code = receiving.wait_for(self.CODE)[1]
             with self.sender(transport, source, receiving, code, "--json") as sending:
                 cut(sending, receiving, incoming)

@@ -17,6 +17,7 @@ from typer.models import ParameterInfo
 
 from toolkit.cli.option_names import with_options
 from toolkit.cli.output import as_nettool_error, print_json
+from toolkit.errors import UsageError
 
 _Result = TypeVar("_Result")
 
@@ -94,6 +95,8 @@ def command(function: Callable[..., _Result]) -> Callable[..., _Result]:
     def run(**options: Any) -> _Result:
         prints_json = options.get("json", False)
         try:
+            if options.get("quiet") and options.get("watch"):
+                raise UsageError("--quiet prints errors only, and --watch draws charts: leave one of them out")
             for name, (group, _) in groups.items():
                 options[name] = group(**{one.name: options.pop(one.name) for one in fields(group)})
             return function(**options)

@@ -98,6 +98,8 @@ def _checked(value: Any, parameter: Any, place: str) -> Any:
     values = value if isinstance(value, list) and parameter.multiple else [value]
     if not all(isinstance(each, str | int | float) and not isinstance(each, bool) for each in values):
         raise UsageError(f"{place} must be a string or a number{', or a list of them' * parameter.multiple}")
+    if "" in values:
+        raise UsageError(f"{place} is empty: give it a value, or leave it out")
     return [str(each) for each in values] if parameter.multiple else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Help texts with their options under headings.
+"""The class of every command: help texts with their options under headings, and no empty values.
 
 typer groups options only when it draws with rich, which takes a tenth of a second to import. This class writes the same
 headings in plain text.
@@ -8,12 +8,26 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from toolkit.errors import UsageError
+
 ARGUMENTS, OPTIONS, GENERAL = "Arguments", "Options", "General"
 _COLUMN_LIMIT = 30  # an option longer than this has its text on the next line
 
 
 class SectionedCommand(TyperCommand):
     """A command that writes a usage line without type names, and one section of options for each `rich_help_panel`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line. Raises UsageError if an option or argument is empty.
+
+        A script that writes --dir "$DIR" passes an empty value if the variable is not set, and Path("") would be the
+        current directory. The words must be examined before they are converted.
+        """
+        if not ctx.resilient_parsing:  # a shell that completes a word has no value for it yet
+            given, _, _ = self.make_parser(ctx).parse_args(list(args))
+            for parameter in self.get_params(ctx):
+                _check_not_empty(parameter, given.get(parameter.name))
+        return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what follows the command's name in the usage line."""
@@ -40,6 +54,25 @@ class SectionedCommand(TyperCommand):
         for heading, rows in sections.items():
             with formatter.section(heading):
                 formatter.write_dl([(name.ljust(width), text) for name, text in rows], col_max=_COLUMN_LIMIT)
+
+
+def _check_not_empty(parameter: Any, given: Any) -> None:
+    """Raises UsageError if a value is empty. The words after `--` belong to another program and may be empty."""
+    values = given if isinstance(given, list | tuple) else [given]
+    is_option = parameter.param_type_name == "option"
+    if "" not in values or (not is_option and "-- " in parameter.metavar):
+        return
+    if is_option:
+        name = max(parameter.opts, key=len)
+        remedy = f"set it, or leave {name} out"
+    else:
+        name = parameter.metavar
+        if name.startswith("["):
+            name = name[1:-1]
+        if parameter.nargs != 1:
+            name = f"one of {name}"
+        remedy = "set it"
+    raise UsageError(f"{name} is empty, often because a variable of the shell is not set: {remedy}")
 
 
 def _row(parameter: Any, context: Any) -> tuple[str, tuple[str, str]]:

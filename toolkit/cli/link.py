@@ -83,6 +83,8 @@ def link(
     base = profile(path.link).spec if path.link is not None else None
     emulated = Link(link_spec(_link_text(path), base), emulator=ends.emulator, network=ends.addresses)
     if check:
+        if ends.command or ends.far is not None:
+            raise UsageError("--check runs no programs: leave --check or the programs out")
         return _check(emulated, json)
     if not ends.command:
         raise UsageError("no command given: name a program to run, for example: nettool link --rtt 40ms -- ping far")

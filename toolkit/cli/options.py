@@ -8,11 +8,9 @@ from typing import Annotated, ClassVar
 import typer
 
 from toolkit.api.target import DEFAULT_PORT
-from toolkit.channel import DEFAULT_CONNECT_TIMEOUT_S, MAX_IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S
+from toolkit.channel import DEFAULT_CONNECT_TIMEOUT_S
 from toolkit.cli.command import flag, number, option
 from toolkit.cli.help import GENERAL
-from toolkit.errors import UsageError
-from toolkit.units import parse_duration_ns, to_seconds
 
 DEFAULT_BIND = "127.0.0.1"
 STREAM_NAME = "stdin"
@@ -211,14 +209,15 @@ class ReceiveArguments:
         flag("--once", text="Exit after one session, with code 0 only if every file is verified.", panel=CONNECTION),
     ] = False
     retry: Annotated[
-        str,
+        str | None,
         option(
             "--retry",
             metavar="TIME",
             text="How long --once waits for a sender that has lost its connection to come back; 0s: not at all.",
+            default=DEFAULT_RECEIVER_RETRY,
             panel=CONNECTION,
         ),
-    ] = DEFAULT_RECEIVER_RETRY
+    ] = None
     bind: Bind = DEFAULT_BIND
     port: Port = DEFAULT_PORT
     idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
@@ -380,21 +379,3 @@ Competitor = Annotated[
         panel=CampaignArguments.PANEL,
     ),
 ]
-
-
-def idle_timeout_s(text: str) -> float:
-    """Parse --idle-timeout into seconds. Raises UsageError."""
-    duration_s = to_seconds(parse_duration_ns(text))
-    if duration_s < MIN_IDLE_TIMEOUT_S:
-        raise UsageError(f"--idle-timeout {text} is too short: the minimum is 1s, and 30s is usual")
-    if duration_s > MAX_IDLE_TIMEOUT_S:
-        raise UsageError(f"--idle-timeout {text} is too long: the maximum is 24h, and 30s is usual")
-    return duration_s
-
-
-def positive_duration_s(name: str, text: str) -> float:
-    """Parse the duration of the option `name` into seconds. Raises UsageError unless it is longer than zero."""
-    duration_s = to_seconds(parse_duration_ns(text))
-    if duration_s <= 0:
-        raise UsageError(f"{name} must be longer than zero, for example 1h")
-    return duration_s

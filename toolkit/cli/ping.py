@@ -11,8 +11,9 @@ from toolkit.api.target import parse_target
 from toolkit.channel import Address, TransportOptions
 from toolkit.cli.command import command, flag, number, option
 from toolkit.cli.interrupts import prompt_interrupts
-from toolkit.cli.options import CONNECTION, Json, Quiet, positive_duration_s
+from toolkit.cli.options import CONNECTION, Json, Quiet
 from toolkit.cli.output import print_json, print_result, stderr_is_terminal
+from toolkit.cli.values import positive_duration_s
 from toolkit.conversation.probes import (
     MAX_PROBE_BYTES,
     MIN_PROBE_BYTES,

@@ -24,14 +24,13 @@ from toolkit.cli.option_names import with_options
 from toolkit.cli.options import (
     CONNECTION,
     DEFAULT_MAX_STREAMS,
+    DEFAULT_RECEIVER_RETRY,
     LimitArguments,
     MaxStreams,
     Offload,
     OffloadChoice,
     Qlog,
     ReceiveArguments,
-    idle_timeout_s,
-    positive_duration_s,
 )
 from toolkit.cli.output import as_nettool_error, print_json, print_status, print_traceback_if_requested
 from toolkit.cli.progress import ProgressBars, progress_bars
@@ -47,6 +46,7 @@ from toolkit.cli.results import (
     summary_line,
     unfinished_lines,
 )
+from toolkit.cli.values import idle_timeout_s, positive_duration_s, positive_size_bytes
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.transfer import ProgressCallback, SessionLimits
 from toolkit.transfer.attributes import parse_preserve
@@ -54,7 +54,7 @@ from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.session_server import ConcurrencyLimits
-from toolkit.units import format_seconds, parse_duration_ns, parse_size, to_seconds
+from toolkit.units import format_seconds, parse_duration_ns, to_seconds
 
 
 class TransportChoice(StrEnum):
@@ -89,6 +89,10 @@ def recv(
       nettool recv --dir incoming --bind 0.0.0.0 --key lab.key --overwrite --json
       nettool recv --stdout --bind 0.0.0.0 | tar x
     """
+    if transport is TransportChoice.TCP and offload is not OffloadChoice.AUTO:
+        raise UsageError("--offload is for UDP, which --transport tcp excludes: leave one of them out")
+    if transport is TransportChoice.UDP and max_streams != DEFAULT_MAX_STREAMS:
+        raise UsageError("--max-streams is for TCP, which --transport udp excludes: leave one of them out")
     names = ("tcp", "udp") if transport is TransportChoice.BOTH else (transport.value,)
     own = TransportOptions(max_streams=max_streams, offload=offload)
     return _receive(names, arguments, access, limits, tracing, own)
@@ -236,6 +240,10 @@ def _receive(
     """
     sender_command = "nettool send FILE" if len(names) > 1 else f"nettool {names[0]}-send FILE"
     is_once = arguments.once or arguments.to_stdout
+    if arguments.retry is not None and not is_once:
+        raise UsageError(
+            "--retry is how long --once waits: add --once, or leave --retry out: a sender may always return"
+        )
     doorkeeper = Doorkeeper(access, arguments.bind, sender_command, is_once=is_once, quiet=arguments.quiet)
     into = _standard_output(arguments) if arguments.to_stdout else _directory(arguments, doorkeeper.rule.is_loopback)
     raise_descriptor_limit()
@@ -253,7 +261,7 @@ def _receive(
             rule=doorkeeper.rule,
             sessions=1 if is_once else None,
             options=_receive_options(arguments, limits),
-            retry_s=to_seconds(parse_duration_ns(arguments.retry)),
+            retry_s=to_seconds(parse_duration_ns(arguments.retry or DEFAULT_RECEIVER_RETRY)),
             connection=replace(
                 own,
                 offload=OffloadChoice.OFF if tracing.simple else own.offload,
@@ -279,7 +287,7 @@ def _receive_options(arguments: ReceiveArguments, limits: LimitArguments) -> Rec
         preserve_modes=arguments.preserve_modes,
         preserve=parse_preserve(arguments.preserve),
         limits=SessionLimits(
-            max_bytes=None if limits.max_bytes is None else parse_size(limits.max_bytes),
+            max_bytes=None if limits.max_bytes is None else positive_size_bytes("--max-bytes", limits.max_bytes),
             max_files=limits.max_files,
             max_seconds=positive_duration_s("--max-time", limits.max_time),
             stall_seconds=positive_duration_s("--stall-timeout", limits.stall_timeout),
@@ -299,7 +307,14 @@ def _directory(arguments: ReceiveArguments, is_loopback: bool) -> Path:
 
 def _standard_output(arguments: ReceiveArguments) -> BinaryIO:
     """Where --stdout writes. Raises UsageError for options that make no sense with it."""
-    others = {"--dir": arguments.directory is not None, "--overwrite": arguments.overwrite, "--json": arguments.json}
+    others = {
+        "--dir": arguments.directory is not None,
+        "--overwrite": arguments.overwrite,
+        "--preserve-modes": arguments.preserve_modes,
+        "--preserve": arguments.preserve is not None,
+        "--fsync": arguments.fsync,
+        "--json": arguments.json,
+    }
     if given := [name for name, is_given in others.items() if is_given]:
         raise UsageError(f"--stdout writes the file to standard output: leave {given[0]} out")
     if sys.stdout is None:

@@ -12,7 +12,7 @@ from toolkit.api.credentials import UnprovenReceiverError
 from toolkit.api.events import Event, Reconnecting, SessionBegan, SessionProgress, UdpBlocked
 from toolkit.api.results import SessionResult
 from toolkit.api.sending import SendRequest
-from toolkit.channel import TransportOptions
+from toolkit.channel import Address, TransportOptions
 from toolkit.cli.access import NO_CREDENTIAL, CredentialArguments, Plaintext, warn_of, with_credential
 from toolkit.cli.call_tracing import TraceArguments
 from toolkit.cli.command import command
@@ -25,8 +25,6 @@ from toolkit.cli.options import (
     Qlog,
     SendArguments,
     Streams,
-    idle_timeout_s,
-    positive_duration_s,
 )
 from toolkit.cli.output import print_json, print_sentences, print_status, stderr_is_terminal
 from toolkit.cli.progress import ProgressBars, progress_bars
@@ -41,8 +39,9 @@ from toolkit.cli.results import (
 )
 from toolkit.cli.target import split_target
 from toolkit.cli.tree_options import TreeArguments, check_tree_options, list_files
+from toolkit.cli.values import idle_timeout_s, positive_duration_s
 from toolkit.cli.watch import Statistics
-from toolkit.errors import ExitCode, NettoolError, UsageError, printable
+from toolkit.errors import ExitCode, NettoolError, PeerClosedError, UsageError, printable
 from toolkit.security.credentials import Credential
 from toolkit.transfer import ProgressCallback, SendOptions
 from toolkit.transfer.open_files import raise_descriptor_limit
@@ -194,6 +193,8 @@ class _SenderScreen:
         self._interrupted = _what_goes_on(request)
         self._shown = ExitStack()
         self._is_connected = False
+        self._loss: PeerClosedError | None = None
+        self._has_told_loss = False
         self.cancel = threading.Event()
         self._on_progress: ProgressCallback | None = None
 
@@ -219,14 +220,26 @@ class _SenderScreen:
                 self._is_connected = True
                 if not event.is_proven:
                     warn_of(event.peer)
+                self._tell_return(event.peer)
                 self._show(self._first_name, event.statistics)
             case SessionProgress(progress=progress) if self._on_progress is not None:
                 self._on_progress(progress)
             case Reconnecting(error):
+                self._tell_loss(error)
                 self._is_connected = False
-                if not self._quiet and not stderr_is_terminal():
-                    print_status(f"{error}; reconnecting")
                 self._show("reconnecting")
+
+    def _tell_loss(self, error: PeerClosedError) -> None:
+        """Print a loss once: further attempts to reconnect come with the same error, or had no session to lose."""
+        if error is not self._loss and self._is_connected and not self._quiet and not stderr_is_terminal():
+            print_status(f"{error}; reconnecting")
+            self._has_told_loss = True
+        self._loss = error
+
+    def _tell_return(self, peer: Address) -> None:
+        if self._has_told_loss:
+            print_status(f"connected to {peer} again")
+            self._has_told_loss = False
 
     def _show(self, name: str, statistics: Statistics | None = None) -> None:
         self._shown.close()

@@ -9,14 +9,14 @@ from toolkit.channel import Address
 from toolkit.cli.access import AdmissionArguments, Doorkeeper
 from toolkit.cli.command import command, number, option
 from toolkit.cli.interrupts import prompt_interrupts
-from toolkit.cli.options import DEFAULT_BIND, Bind, Json, Port, Quiet, positive_duration_s
+from toolkit.cli.options import DEFAULT_BIND, Bind, Json, Port, Quiet
 from toolkit.cli.output import print_json, print_status
+from toolkit.cli.values import positive_duration_s, positive_size_bytes
 from toolkit.comparison.server import MeasuringServer, ServedSession, ServerAccess, ServerLimits
 from toolkit.security.key_file import KEY_BYTES
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transports.registry import transport
-from toolkit.units import parse_size
 
 _LIMITS = "Limits"
 
@@ -58,7 +58,7 @@ def serve(
       nettool serve --bind 192.0.2.7 --key lab.key --for 1h --max-bytes 1GiB
     """
     limits = ServerLimits(
-        bytes_per_transfer=parse_size(max_bytes),
+        bytes_per_transfer=positive_size_bytes("--max-bytes", max_bytes),
         seconds_per_transfer=positive_duration_s("--max-time", max_time),
         transfers=transfers,
         seconds=positive_duration_s("--for", lifetime),

@@ -17,6 +17,7 @@ from toolkit.cli.help import GENERAL
 from toolkit.cli.link_options import DEFAULTS, LIST_FIELDS, PathArguments
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
+from toolkit.cli.values import positive_size_bytes
 from toolkit.errors import ExitCode, TransferError, UsageError, printable_path
 from toolkit.netmodel.notation import LinkText
 from toolkit.netmodel.profiles import profile
@@ -85,7 +86,7 @@ class FlowArguments:
             validates_address=self.validate,
             receive_window_bytes=RECEIVE_WINDOW_BYTES
             if self.receive_window is None
-            else parse_size(self.receive_window),
+            else positive_size_bytes("--receive-window", self.receive_window),
         )
 
 
@@ -158,6 +159,8 @@ def _run_all(
     trace: Path | None,
 ) -> list[SimulationRow]:
     stagger_ns = parse_duration_ns(flow.stagger)
+    if stagger_ns and flow.flows == 1:
+        raise UsageError("--stagger is the time between the starts of two flows: add --flows 2, or leave it out")
     rows: list[SimulationRow] = []
     with _TraceFile(trace) as sheet:
         for (names, link), control in experiments:

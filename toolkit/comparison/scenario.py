@@ -162,6 +162,11 @@ class Scenario:
             has_yardstick = self.kind == paths.LOOPBACK and self.time is None
             words = FACTORIAL if is_factorial else "tcp,udp,cp" if has_yardstick else "tcp,udp"
         settings = parse_transports(words, tcp_congestion_control)
+        if self.tcp_congestion_control is not None and settings == parse_transports(words, "any other"):
+            raise UsageError(
+                "`congestion_control` is that of the transport tcp, which is not compared: "
+                "write the other transports like udp-bbr, and leave it out"
+            )
         is_root = self.kind in (paths.LAN_KIND, paths.LINK)  # in the namespaces of its links
         left_out = {}
         if not self.is_reverse:  # else the other machine's kernel decides

@@ -14,6 +14,8 @@ import hashlib
 import os
 import re
 
+from toolkit.errors import UsageError, printable
+
 MAX_COMPONENT_BYTES = 255  # NAME_MAX of every common file system
 MAX_PATH_BYTES = 4000  # leaves room for the receiving directory in PATH_MAX (4096)
 MAX_COMPONENTS = 128
@@ -50,6 +52,25 @@ def is_partial(name: bytes) -> bool:
 def display_name(path: bytes) -> str:
     """The path as text; bytes that are not UTF-8 become lone surrogates (PEP 383)."""
     return path.decode("utf-8", "surrogateescape")
+
+
+def encode_name(name: str) -> bytes:
+    """A name that the caller has chosen, in bytes. Raises UsageError if it holds what the system cannot encode."""
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        raise UsageError(f"{printable(name)}: a file name cannot contain lone surrogates") from None
+
+
+def encode_stream_name(name: str) -> bytes:
+    """The name of standard input at the receiver, in bytes. Raises UsageError if no receiver accepts it."""
+    encoded = encode_name(name)
+    reason = refusal_reason_untrusted(encoded, dotfiles=True)
+    if reason is None and b"/" in encoded:
+        reason = "the name has a slash"
+    if reason is not None:
+        raise UsageError(f"{printable(name, 60) or 'no name'}: {reason}; choose another name for standard input")
+    return encoded
 
 
 def has_control_characters(path: bytes) -> bool:

@@ -28,7 +28,7 @@ from toolkit.transfer.manifest import (
     Entry,
     EntryKind,
 )
-from toolkit.transfer.names import MAX_PATH_BYTES, display_name, is_partial
+from toolkit.transfer.names import MAX_PATH_BYTES, display_name, encode_name, encode_stream_name, is_partial
 from toolkit.transfer.objects import BinaryReader, BytesOrigin
 from toolkit.transfer.selection import EVERYTHING, LinkChoice, Selection
 from toolkit.transfer.source_tree import SourceDirectories, SourceDirectory, open_named
@@ -189,7 +189,7 @@ def in_groups(entries: Iterable[SourceEntry], parameter_bytes: int = 0) -> Itera
 def _check_source(source: Source, recursive: bool, stream_name: str) -> SourceRoot:
     if not isinstance(source, NamedSource):
         return _check_path(os.fspath(source), recursive, stream_name)
-    name = _encoded(source.name)
+    name = encode_name(source.name)
     if not name or b"/" in name or b"\0" in name:
         raise UsageError(f"{printable(source.name) or 'an empty name'}: not a file name, which has no slash")
     content = source.content
@@ -203,17 +203,9 @@ def _check_source(source: Source, recursive: bool, stream_name: str) -> SourceRo
     return SourceRoot(None, name, None, content=content)
 
 
-def _encoded(name: str) -> bytes:
-    """A name that the caller has chosen. Raises UsageError if it holds what the system cannot encode."""
-    try:
-        return os.fsencode(name)
-    except UnicodeEncodeError:
-        raise UsageError(f"{printable(name)}: a file name cannot contain lone surrogates") from None
-
-
 def _check_path(source: str, recursive: bool, stream_name: str) -> SourceRoot:
     if source == STANDARD_INPUT:
-        return SourceRoot(None, _encoded(stream_name), None)
+        return SourceRoot(None, encode_stream_name(stream_name), None)
     shown = printable(source) or '""'
     try:
         status = os.stat(source)

@@ -119,10 +119,29 @@ def test_odd_sources_are_usage_errors(tmp_path: Path) -> None:
     for sources in ([], ["/"], [""], ["a\0b"], [path, path], ["-", "-"], [tmp_path / "missing" / ".."]):
         with pytest.raises(UsageError):
             check_sources(sources, recursive=True, stream_name="stdin")
-    with pytest.raises(UsageError, match="the name is longer than 4000 bytes"):
+    with pytest.raises(UsageError, match="the path is longer than 4000 bytes"):
         check_sources(["-"], recursive=False, stream_name="x" * 90_000)
     with pytest.raises(UsageError, match="cannot contain lone surrogates"):
         check_sources(["-"], recursive=False, stream_name="\ud800")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../evil", '".." as a component'),
+        ("..", '".." as a component'),
+        ("/etc/evil", "absolute"),
+        ("a/b", "slash"),
+        ("-x", "begins with -"),
+        ("a\nb", "control characters"),
+        (".nettool-0123456789abcdef.part", "unfinished"),
+        ("", "empty"),
+    ],
+)
+def test_a_name_of_standard_input_that_no_receiver_accepts_is_a_usage_error(name: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        check_sources(["-"], recursive=False, stream_name=name)
+    assert check_sources(["-"], recursive=False, stream_name=".hidden")[0].name == b".hidden"
 
 
 def test_a_source_is_named_by_its_last_component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
