@@ -1,9 +1,10 @@
-"""The class of every command: help texts with their options under headings, and no empty values.
+"""The class of every command: help texts with their options under headings, no empty values, and what was typed.
 
 typer groups options only when it draws with rich, which takes a tenth of a second to import. This class writes the same
 headings in plain text.
 """
 
+from contextvars import ContextVar
 from typing import Any
 
 from typer.core import TyperCommand
@@ -11,6 +12,7 @@ from typer.core import TyperCommand
 from toolkit.errors import UsageError
 
 ARGUMENTS, OPTIONS, GENERAL = "Arguments", "Options", "General"
+_TYPED: ContextVar[frozenset[str] | None] = ContextVar("_TYPED", default=None)
 _COLUMN_LIMIT = 30  # an option longer than this has its text on the next line
 
 
@@ -27,6 +29,7 @@ class SectionedCommand(TyperCommand):
             given, _, _ = self.make_parser(ctx).parse_args(list(args))
             for parameter in self.get_params(ctx):
                 _check_not_empty(parameter, given.get(parameter.name))
+            _TYPED.set(frozenset(given))
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -54,6 +57,15 @@ class SectionedCommand(TyperCommand):
         for heading, rows in sections.items():
             with formatter.section(heading):
                 formatter.write_dl([(name.ljust(width), text) for name, text in rows], col_max=_COLUMN_LIMIT)
+
+
+def is_typed(name: str) -> bool:
+    """Whether a parameter is on this command line; False if its value is a default, of nettool or of the user.
+
+    A default gives way to an option that excludes it; of two typed options, one is a mistake that the user must see.
+    """
+    typed = _TYPED.get()
+    return typed is None or name in typed
 
 
 def _check_not_empty(parameter: Any, given: Any) -> None:

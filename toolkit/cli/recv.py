@@ -19,6 +19,7 @@ from toolkit.channel import TransportOptions
 from toolkit.cli.access import AdmissionArguments, Doorkeeper
 from toolkit.cli.call_tracing import TraceArguments
 from toolkit.cli.command import command
+from toolkit.cli.help import is_typed
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.option_names import with_options
 from toolkit.cli.options import (
@@ -89,9 +90,9 @@ def recv(
       nettool recv --dir incoming --bind 0.0.0.0 --key lab.key --overwrite --json
       nettool recv --stdout --bind 0.0.0.0 | tar x
     """
-    if transport is TransportChoice.TCP and offload is not OffloadChoice.AUTO:
+    if transport is TransportChoice.TCP and offload is not OffloadChoice.AUTO and is_typed("offload"):
         raise UsageError("--offload is for UDP, which --transport tcp excludes: leave one of them out")
-    if transport is TransportChoice.UDP and max_streams != DEFAULT_MAX_STREAMS:
+    if transport is TransportChoice.UDP and max_streams != DEFAULT_MAX_STREAMS and is_typed("max_streams"):
         raise UsageError("--max-streams is for TCP, which --transport udp excludes: leave one of them out")
     names = ("tcp", "udp") if transport is TransportChoice.BOTH else (transport.value,)
     own = TransportOptions(max_streams=max_streams, offload=offload)
@@ -240,7 +241,7 @@ def _receive(
     """
     sender_command = "nettool send FILE" if len(names) > 1 else f"nettool {names[0]}-send FILE"
     is_once = arguments.once or arguments.to_stdout
-    if arguments.retry is not None and not is_once:
+    if not is_once and arguments.retry is not None and is_typed("retry"):
         raise UsageError(
             "--retry is how long --once waits: add --once, or leave --retry out: a sender may always return"
         )
@@ -307,15 +308,17 @@ def _directory(arguments: ReceiveArguments, is_loopback: bool) -> Path:
 
 def _standard_output(arguments: ReceiveArguments) -> BinaryIO:
     """Where --stdout writes. Raises UsageError for options that make no sense with it."""
-    others = {
-        "--dir": arguments.directory is not None,
-        "--overwrite": arguments.overwrite,
-        "--preserve-modes": arguments.preserve_modes,
-        "--preserve": arguments.preserve is not None,
-        "--fsync": arguments.fsync,
-        "--json": arguments.json,
+    excluded = {
+        "directory": "--dir",
+        "overwrite": "--overwrite",
+        "preserve_modes": "--preserve-modes",
+        "preserve": "--preserve",
+        "fsync": "--fsync",
     }
-    if given := [name for name, is_given in others.items() if is_given]:
+    given = [option for name, option in excluded.items() if getattr(arguments, name) and is_typed(name)]
+    if arguments.json:  # as a default, too: the object would stand behind the file
+        given.append("--json")
+    if given:
         raise UsageError(f"--stdout writes the file to standard output: leave {given[0]} out")
     if sys.stdout is None:
         raise UsageError("--stdout needs a standard output, which is closed: give it a file or a pipe to write to")

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, TypeVar
 
 from toolkit.cli.command import GroupDisplay, command, flag, number, option
 from toolkit.cli.grid import GridArguments, simulate_grid
-from toolkit.cli.help import GENERAL
+from toolkit.cli.help import GENERAL, is_typed
 from toolkit.cli.link_options import DEFAULTS, LIST_FIELDS, PathArguments
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
@@ -159,7 +159,7 @@ def _run_all(
     trace: Path | None,
 ) -> list[SimulationRow]:
     stagger_ns = parse_duration_ns(flow.stagger)
-    if stagger_ns and flow.flows == 1:
+    if stagger_ns and flow.flows == 1 and is_typed("stagger"):
         raise UsageError("--stagger is the time between the starts of two flows: add --flows 2, or leave it out")
     rows: list[SimulationRow] = []
     with _TraceFile(trace) as sheet:

@@ -36,6 +36,18 @@ def test_the_command_line_takes_precedence(config: Path, tmp_path: Path) -> None
     assert dry_run(tmp_path, "--exclude", "*.o") == ["text.txt"]
 
 
+def test_a_default_gives_way_to_an_option_that_excludes_it(config: Path) -> None:
+    config.write_text(
+        "[recv]\n"
+        'retry = "5min"\nmax-streams = 3\noffload = "off"\nwatch = true\n'
+        'dir = "incoming"\noverwrite = true\npreserve = "modes"\npreserve-modes = true\nfsync = true\n'
+    )
+    unusable = ("--idle-timeout", "1ms")  # which is looked at after all of these
+    for words in (["--transport", "tcp"], ["--transport", "udp", "--quiet"], ["--stdout"]):
+        ended = nettool_here("recv", "--port", "1", *words, *unusable)
+        assert "--idle-timeout 1ms is too short" in ended.stderr, words
+
+
 def test_help_shows_the_users_defaults_also_of_a_command_in_a_group(config: Path) -> None:
     config.write_text('[bench.loopback]\nmargin = "7%"\n[recv]\nport = 9123\n')
     assert "[default: 9123]" in nettool_here("recv", "--help").stdout
