@@ -7,7 +7,7 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from toolkit.errors import UsageError, printable
 from toolkit.transfer.chosen import ChosenDestination
@@ -87,10 +87,8 @@ class SessionDestination:
         if isinstance(into, (str, os.PathLike)):
             return Storage(into, options.overwrite, options.durable, options.dotfiles, options.preserve_modes)
         if isinstance(into, MutableMapping):
-            return HandedOverDestination(partial(_keep, into), in_memory=True, dotfiles=options.dotfiles)
-        return HandedOverDestination(
-            partial(_copy, into), in_memory=False, single=self._single, dotfiles=options.dotfiles
-        )
+            return HandedOverDestination(partial(_keep, into), dotfiles=options.dotfiles)
+        return HandedOverDestination(partial(_copy, into), single=self._single, dotfiles=options.dotfiles)
 
     def _choose(self, entry: Entry) -> Entry:
         """See ChosenDestination."""
@@ -151,21 +149,17 @@ def _make(directory: Path, is_durable: bool) -> None:
             os.close(parent)
 
 
-def _keep(into: MutableMapping[str, bytes], name: str, descriptor: int, size_bytes: int) -> None:
-    with open(descriptor, "rb", closefd=False) as file:
-        file.seek(0)
-        into[name] = file.read(size_bytes)
+def _keep(into: MutableMapping[str, bytes], name: str, file: BinaryIO) -> None:
+    into[name] = file.read()
 
 
-def _copy(into: BinaryWriter, _name: str, descriptor: int, _size_bytes: int) -> None:
-    with open(descriptor, "rb", closefd=False) as file:
-        file.seek(0)
-        while data := file.read(_COPY_BYTES):
-            left = memoryview(data)
-            while left:
-                count = into.write(left)
-                if count == 0 or (count is None and isinstance(into, io.RawIOBase)):
-                    raise BlockingIOError(errno.EAGAIN, "the file object does not block, and has no room")
-                left = left[count:] if isinstance(count, int) else left[:0]  # a raw file may write a part
+def _copy(into: BinaryWriter, _name: str, file: BinaryIO) -> None:
+    while data := file.read(_COPY_BYTES):
+        left = memoryview(data)
+        while left:
+            count = into.write(left)
+            if count == 0 or (count is None and isinstance(into, io.RawIOBase)):
+                raise BlockingIOError(errno.EAGAIN, "the file object does not block, and has no room")
+            left = left[count:] if isinstance(count, int) else left[:0]  # a raw file may write a part
     if (flush := getattr(into, "flush", None)) is not None:
         flush()  # what stays in a buffer may still find the disk full, when the sender has been told that it arrived
