@@ -140,6 +140,10 @@ class SessionServer:
                     return
                 raise end
 
+    def fail(self, error: Exception) -> None:
+        """End `run`, which raises this error."""
+        self._ended.put(error)
+
     def _wait_s(self) -> float | None:
         """How long to wait for the end of a session, or for one to begin; None without limit."""
         longest_s = None if self._cancel is None else _CANCEL_INTERVAL_S

@@ -527,6 +527,31 @@ class TestAsync:
 
         asyncio.run(main())
 
+    @pytest.mark.parametrize("is_hook", [True, False])
+    def test_no_stop_iteration_is_lost(self, is_hook: bool) -> None:
+        class Raising(dict[str, bytes]):
+            def __setitem__(self, *_: object) -> None:
+                raise StopIteration
+
+        def raising(_: OfferedFile) -> bool:
+            raise StopIteration
+
+        async def main() -> None:
+            address: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
+
+            def on_event(event: events.Event) -> None:
+                if isinstance(event, events.Listening):
+                    address.set_result(event.address)
+
+            accept = raising if is_hook else None
+            receiving = asyncio.create_task(aio.receive(Raising(), port=0, accept=accept, on_event=on_event))
+            with pytest.raises(TransferError, match="its program has raised an error"):
+                await aio.send({"a": b"x"}, await address)
+            with pytest.raises(RuntimeError, match="raised StopIteration"):
+                await asyncio.wait_for(receiving, PATIENCE_S)
+
+        asyncio.run(main())
+
     def test_a_call_that_is_cancelled_twice_ends_its_session_all_the_same(self) -> None:
         async def main() -> None:
             is_listening, may_go_on = asyncio.Event(), asyncio.Event()
