@@ -240,6 +240,8 @@ class Receiver:
         is_continued = whereabouts is Whereabouts.BACK
         retry_s = self._retry_s if whereabouts is Whereabouts.AWAITED else 0.0
         result = session.result
+        if isinstance(error, NettoolError) and isinstance(error.result, TransferResult):
+            error.result = result
         if not is_continued:
             self._last = error or result
         self._tell(SessionEnded(number, result, error, is_continued, retry_s))

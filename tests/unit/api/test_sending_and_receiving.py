@@ -196,6 +196,27 @@ class TestHooks:
             receiving.outcome()
 
 
+def test_an_error_at_either_end_has_the_result_so_far() -> None:
+    class Full(dict[str, bytes]):
+        def __setitem__(self, name: str, content: bytes) -> None:
+            if name == "b":
+                raise OSError(28, "No space left on device")
+            super().__setitem__(name, content)
+
+    ended: list[events.SessionEnded] = []
+    with toolkit.Receiver(Full(), port=0, sessions=1, on_event=only(events.SessionEnded, ended)) as receiver:
+        with pytest.raises(TransferError) as sent:
+            toolkit.send({"a": b"x", "b": b"y"}, receiver.address)
+        receiver.wait()
+        with pytest.raises(TransferError) as received:
+            receiver.result()
+    for error in (sent.value, received.value):
+        assert isinstance(error.result, SessionResult)
+        assert [file.name for file in error.result.files] == ["a"]
+    assert ended[0].error is received.value
+    assert ended[0].result is received.value.result
+
+
 class TestCredentials:
     def test_a_key_file_admits_and_nothing_else_does(self, tmp_path: Path) -> None:
         write_new_key(tmp_path / "key")
