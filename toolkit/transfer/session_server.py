@@ -131,7 +131,10 @@ class SessionServer:
             try:
                 end = self._ended.get(timeout=self._wait_s())
             except Empty:
-                if self._gives_up() or (self._cancel is not None and self._cancel.is_set()):
+                if self._gives_up():
+                    self._ended.put(_Over())  # others may wait without a limit since a session was running
+                    return
+                if self._cancel is not None and self._cancel.is_set():
                     return
                 continue
             if isinstance(end, BaseException | _Over):
