@@ -25,6 +25,7 @@ from toolkit.security.credentials import Credential, ReconnectionCredential
 from toolkit.security.reconnections import RECONNECTION_KEY_BYTES
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import Comparison, Progress, SendOptions, TransferResult
+from toolkit.transfer.digest import algorithm_by_name
 from toolkit.transfer.result import EntryResult
 from toolkit.transfer.scan import STANDARD_INPUT, Content, NamedSource, Source, check_sources
 from toolkit.transfer.session import closing
@@ -64,7 +65,8 @@ class SendRequest:
     through: Callable[[Channel], Channel] = lambda channel: channel
 
     def check(self) -> None:
-        """Raises UsageError for sources that cannot be sent, and for a log that would replace a file."""
+        """Raises UsageError for sources that cannot be sent, an unknown digest, and a log that would replace a file."""
+        algorithm_by_name(self.options.digest)
         check_sources(self.sources, self.options.recursive, self.options.stream_name)
         if self.connection.qlog is not None:
             from toolkit.transports.udp.qlog_files import MARK, OPTION  # imports numpy, which TCP does not need

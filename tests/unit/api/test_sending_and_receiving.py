@@ -290,10 +290,23 @@ class TestRefusals:
         with pytest.raises(UsageError, match=message):
             toolkit.Receiver({}, **settings)
 
-    @pytest.mark.parametrize("rate_bps", [0, -1.0, float("nan")])
+    @pytest.mark.parametrize("rate_bps", [0, -1.0, 7.9, float("nan")])
     def test_no_rate_is_none_that_could_be_kept_to(self, rate_bps: float) -> None:
         with pytest.raises(UsageError, match="is too low to send anything"):
             toolkit.TransportOptions(rate_bps=rate_bps)
+
+    @pytest.mark.parametrize("rate_bps", [1.1e15, float("inf")])
+    def test_no_rate_is_higher_than_any_that_a_user_may_write(self, rate_bps: float) -> None:
+        with pytest.raises(UsageError, match="omit `rate_bps`"):
+            toolkit.TransportOptions(rate_bps=rate_bps)
+
+    def test_an_unknown_digest_is_found_before_connecting(self) -> None:
+        began: list[events.Event] = []
+        with toolkit.Receiver({}, port=0, on_event=only(events.SessionBegan, began)) as receiver:
+            with pytest.raises(UsageError, match="unknown digest 'md5'"):
+                toolkit.send({"a": b"x"}, receiver.address, options=toolkit.SendOptions(digest="md5"))
+            toolkit.send({"a": b"x"}, receiver.address)
+        assert [event.session for event in began if isinstance(event, events.SessionBegan)] == [1]
 
     def test_a_file_object_takes_no_second_session(self) -> None:
         with pytest.raises(UsageError, match="one file of one session"):
