@@ -103,7 +103,7 @@ class AsyncReceiver:
             await _in_thread(self._receiver.__exit__, threading.Event())
             raise
         executor = ThreadPoolExecutor(1, "nettool")
-        self._ended = asyncio.get_running_loop().run_in_executor(executor, self._receiver.wait)
+        self._ended = asyncio.get_running_loop().run_in_executor(executor, _as_coroutine(self._receiver.wait))
         executor.shutdown(wait=False)
         return self
 
@@ -142,10 +142,22 @@ def _in_loop(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | bridged
 
 
+def _as_coroutine(call: Callable[[], _T]) -> Callable[[], _T]:
+    """The same call, which raises StopIteration as a coroutine does (PEP 479): no asyncio.Future can hold it."""
+
+    def called() -> _T:
+        try:
+            return call()
+        except StopIteration as error:
+            raise RuntimeError("a callback raised StopIteration") from error
+
+    return called
+
+
 async def _in_thread(call: Callable[[], _T], cancel: threading.Event) -> _T:
     """Return what `call` returns in a thread of its own; if this is cancelled, set `cancel` and wait for its end."""
     executor = ThreadPoolExecutor(1, "nettool")
-    running = asyncio.get_running_loop().run_in_executor(executor, call)
+    running = asyncio.get_running_loop().run_in_executor(executor, _as_coroutine(call))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

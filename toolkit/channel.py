@@ -34,6 +34,7 @@ from toolkit.errors import UsageError
 from toolkit.security.admission import Admission, Admitted, OpenAdmission
 from toolkit.security.credentials import Credential, NoCredential
 from toolkit.security.host_rates import network_of
+from toolkit.units import check_sending_rate
 
 MAX_MESSAGE_BYTES = 1 << 18
 
@@ -295,7 +296,7 @@ class TransportOptions:
     """A user's choices; a transport raises UsageError for those that it does not support.
 
     congestion_control: the name of an algorithm; None for the transport's default
-    rate_bps:           the maximum sending rate, in bits of payload per second; None for no limit
+    rate_bps:           the maximum sending rate, in bits of payload per second, from 8 to 1e15; None for no limit
     streams:            TCP, connect: the number of connections of the session
     max_streams:        TCP, listen: the most connections that a session may have
     offload:            UDP: "auto" uses GSO and GRO if the system has them, "off" one datagram per system call
@@ -336,8 +337,8 @@ class TransportOptions:
     def __post_init__(self) -> None:
         if not 0 < self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:
             raise UsageError(f"an idle timeout of {self.idle_timeout_s:g} s is not possible: choose one up to 24h")
-        if self.rate_bps is not None and not self.rate_bps > 0:
-            raise UsageError(f"a rate of {self.rate_bps:g} bit/s is too low to send anything: choose a higher one")
+        if self.rate_bps is not None:
+            check_sending_rate(self.rate_bps)
 
 
 class Transport(Protocol):

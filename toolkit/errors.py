@@ -32,7 +32,10 @@ class NettoolError(Exception):
 
     exit_code: ClassVar[int] = ExitCode.FAILED
     result: object = None
-    """The TransferResult of the session that failed; None if the error does not concern a session."""
+    """The result so far of the session that failed; None if the error does not concern a session.
+
+    The functions for programs set a SessionResult, `toolkit.transfer` sets a TransferResult.
+    """
 
 
 class UsageError(NettoolError):

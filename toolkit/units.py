@@ -15,6 +15,7 @@ from decimal import Decimal
 from toolkit.errors import UsageError, printable
 
 MAX_INT = (1 << 63) - 1  # the largest of the kernel's offsets and nanoseconds
+MIN_SENDING_RATE_BPS = 8.0  # a byte in a second
 MAX_RATE_BPS = 1e15
 
 # U+00B5 and U+03BC are both micro signs.
@@ -72,6 +73,14 @@ def parse_rate(text: str) -> float:
     if not 0 < rate <= MAX_RATE_BPS:
         raise UsageError(f"rate '{printable(text, 40)}' is out of range: choose one above 0 and up to 1000Tbit")
     return rate
+
+
+def check_sending_rate(rate_bps: float) -> None:
+    """Raises UsageError for a rate at which no transport can send; infinity is one, for None stands for no limit."""
+    if not rate_bps >= MIN_SENDING_RATE_BPS:  # nor is NaN
+        raise UsageError(f"a rate of {rate_bps:g} bit/s is too low to send anything: choose 8 bit/s or more")
+    if rate_bps > MAX_RATE_BPS:
+        raise UsageError(f"a rate of {rate_bps:g} bit/s is out of range: choose up to 1000 Tbit/s, or omit `rate_bps`")
 
 
 def parse_duration_ns(text: str) -> int:

@@ -34,6 +34,7 @@ from tests.support.cli_process import (
         (["-r", "/"], "no name"),
         (["--rate", "fast", "{file}"], "write it like 100Mbit"),
         (["--rate", "0", "{file}"], "out of range"),
+        (["--rate", "1bit", "{file}"], "a rate of 1 bit/s is too low to send anything: choose 8 bit/s or more"),
         (["--idle-timeout", "30", "{file}"], "'30' has no unit: write it like 30s or 30ms"),
         (["--rate", "200", "{file}"], "'200' has no unit: write 200Mbit, 200kbit, 200bit (a second) or 200MB/s"),
         (["--idle-timeout", "1ms", "{file}"], "the minimum is 1s"),

@@ -5,7 +5,6 @@ Only silence leads to TCP. Whoever answers over UDP may be guessing the code, an
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -24,12 +23,8 @@ def load(name: str, options: TransportOptions) -> None:
     registry.load("udp" if name == AUTO else name, options)
 
 
-def connect(
-    name: str, address: Address, options: TransportOptions, on_blocked: Callable[[], None]
-) -> tuple[str, Channel]:
+def connect(name: str, address: Address, options: TransportOptions) -> tuple[str, Channel]:
     """Connect over the transport `name`, or over UDP and else TCP if it is AUTO; return which, and the channel.
-
-    on_blocked: called if the second choice is taken
 
     Raises what Transport.connect raises.
     """
@@ -45,10 +40,8 @@ def connect(
         silence = str(error)
         left_s = max(silence_s, options.connect_timeout_s - (time.monotonic() - started_s))
     try:
-        channel = transport("tcp").connect(address, replace(options, qlog=None, connect_timeout_s=left_s))
+        return "tcp", transport("tcp").connect(address, replace(options, qlog=None, connect_timeout_s=left_s))
     except UnreachableError as error:
         if str(error) == silence:  # a host that has no address, or none that a transport could reach
             raise
         raise UnreachableError(f"{error} (UDP was tried first)") from error
-    on_blocked()
-    return "tcp", channel

@@ -7,8 +7,9 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from toolkit.api.callbacks import callers_code
 from toolkit.errors import UsageError, printable
 from toolkit.transfer.chosen import ChosenDestination
 from toolkit.transfer.destination import Destination, RefusedEntryError
@@ -87,24 +88,23 @@ class SessionDestination:
         if isinstance(into, (str, os.PathLike)):
             return Storage(into, options.overwrite, options.durable, options.dotfiles, options.preserve_modes)
         if isinstance(into, MutableMapping):
-            return HandedOverDestination(partial(_keep, into), in_memory=True, dotfiles=options.dotfiles)
-        return HandedOverDestination(
-            partial(_copy, into), in_memory=False, single=self._single, dotfiles=options.dotfiles
-        )
+            return HandedOverDestination(partial(_keep, into), dotfiles=options.dotfiles)
+        return HandedOverDestination(partial(_copy, into), single=self._single, dotfiles=options.dotfiles)
 
     def _choose(self, entry: Entry) -> Entry:
         """See ChosenDestination."""
         offered = OfferedFile(entry.name, entry.kind is EntryKind.DIRECTORY, entry.size_bytes, entry.mtime_ns)
-        answer = True if self._accept is None else self._accept(offered)
+        with callers_code():
+            answer = True if self._accept is None else self._accept(offered)
         if answer is not True:
             raise RefusedEntryError(printable(answer) if isinstance(answer, str) else "the receiver does not want it")
         if self._rename is None:
             return entry
-        name = self._rename(offered)
-        if name == entry.name:
-            return entry
+        with callers_code():
+            name = self._rename(offered)
         try:
-            return replace(entry, path=os.fsencode(name))
+            with callers_code(UnicodeEncodeError):  # it may have returned anything
+                return entry if name == entry.name else replace(entry, path=os.fsencode(name))
         except UnicodeEncodeError:
             raise RefusedEntryError("the name that the receiver chose has lone surrogates") from None
 
@@ -151,21 +151,21 @@ def _make(directory: Path, is_durable: bool) -> None:
             os.close(parent)
 
 
-def _keep(into: MutableMapping[str, bytes], name: str, descriptor: int, size_bytes: int) -> None:
-    with open(descriptor, "rb", closefd=False) as file:
-        file.seek(0)
-        into[name] = file.read(size_bytes)
+def _keep(into: MutableMapping[str, bytes], name: str, file: BinaryIO) -> None:
+    content = file.read()
+    with callers_code(OSError):
+        into[name] = content
 
 
-def _copy(into: BinaryWriter, _name: str, descriptor: int, _size_bytes: int) -> None:
-    with open(descriptor, "rb", closefd=False) as file:
-        file.seek(0)
-        while data := file.read(_COPY_BYTES):
-            left = memoryview(data)
-            while left:
+def _copy(into: BinaryWriter, _name: str, file: BinaryIO) -> None:
+    while data := file.read(_COPY_BYTES):
+        left = memoryview(data)
+        while left:
+            with callers_code(OSError):
                 count = into.write(left)
-                if count == 0 or (count is None and isinstance(into, io.RawIOBase)):
-                    raise BlockingIOError(errno.EAGAIN, "the file object does not block, and has no room")
-                left = left[count:] if isinstance(count, int) else left[:0]  # a raw file may write a part
+            if count == 0 or (count is None and isinstance(into, io.RawIOBase)):
+                raise BlockingIOError(errno.EAGAIN, "the file object does not block, and has no room")
+            left = left[count:] if isinstance(count, int) else left[:0]  # a raw file may write a part
     if (flush := getattr(into, "flush", None)) is not None:
-        flush()  # what stays in a buffer may still find the disk full, when the sender has been told that it arrived
+        with callers_code(OSError):  # what stays in a buffer may still find the disk full, and would pass for arrived
+            flush()

@@ -2,7 +2,8 @@
 
 Sessions are numbered from 1: a sender that reconnects begins another one, and a receiver may run several at once. An
 event of a session comes from the thread that runs it, `SessionProgress` of a sender from another one. What `on_event`
-raises ends the session. A code is kept out of `repr`, so that no log holds it; `str` shows it.
+raises ends the session, and reaches the caller; what it raises at Listening, NewCode, CodeEnded or SessionEnded ends
+the receiver. A code is kept out of `repr`, so that no log holds it; `str` shows it.
 """
 
 from collections.abc import Callable, Mapping

@@ -12,6 +12,7 @@ from typing import Self
 
 from toolkit import transfer
 from toolkit.api.admission import AdmissionRule
+from toolkit.api.callbacks import CallbackError, callers_code, callers_code_before_session
 from toolkit.api.destinations import AcceptHook, Into, RenameHook, SessionDestination, check_into, prepare_directory
 from toolkit.api.events import (
     CodeEnded,
@@ -208,12 +209,16 @@ class Receiver:
         return result
 
     def _run_session(self, transport_name: str, channel: Channel) -> float | None:
-        """Run one session, and close its channel. What `on_event` raises at its end ends the receiver.
+        """Run one session, and close its channel. What `through` and SessionEnded raise ends the receiver.
 
         Return for how long to wait for a sender that comes back after a lost connection; None if it does not.
         """
         assert self._server is not None
-        channel = self._through(channel)
+        try:
+            channel = self._through(channel)
+        except BaseException:
+            channel.abort()
+            raise
         number, is_closing = next(self._numbers), self._server.closing
         sender = ReturningSender(channel, self._rule.reconnections)
         destination = SessionDestination(self._into, self._options, self._single, self._accept, self._rename)
@@ -221,17 +226,22 @@ class Receiver:
         error: Exception | None = None
         try:
             with closing(channel, self._connection.idle_timeout_s):
-                self._tell(SessionBegan(number, transport_name, channel.peer, channel.statistics))
+                with callers_code_before_session(channel):
+                    self._tell(SessionBegan(number, transport_name, channel.peer, channel.statistics))
                 session.run(replace(self._options, on_begin=sender.on_begin), is_closing)
         except Exception as failure:
             error = failure
         is_lost = isinstance(error, PeerClosedError) and not isinstance(error, PeerAbortedError)
         whereabouts = sender.end(is_lost=is_lost)
+        if isinstance(error, CallbackError):
+            error = error.error
         if error is not None and is_closing.is_set():
             return None
         is_continued = whereabouts is Whereabouts.BACK
         retry_s = self._retry_s if whereabouts is Whereabouts.AWAITED else 0.0
         result = session.result
+        if isinstance(error, NettoolError) and isinstance(error.result, TransferResult):
+            error.result = result
         if not is_continued:
             self._last = error or result
         self._tell(SessionEnded(number, result, error, is_continued, retry_s))
@@ -243,10 +253,19 @@ class Receiver:
 
     def _on_code(self, code: Code) -> None:
         if self._bound is not None:  # else Listening will name it
-            self._tell(NewCode(str(code)))
+            self._tell_of_code(NewCode(str(code)))
 
     def _on_code_ended(self, code: Code, end: CodeEnd) -> None:
-        self._tell(CodeEnded(code.nameplate, is_used=end is CodeEnd.USED))
+        self._tell_of_code(CodeEnded(code.nameplate, is_used=end is CodeEnd.USED))
+
+    def _tell_of_code(self, event: NewCode | CodeEnded) -> None:
+        """Tell it. What `on_event` raises ends the receiver, and not the handshake that has ended a code."""
+        try:
+            self._tell(event)
+        except Exception as error:
+            if self._server is None:
+                raise
+            self._server.fail(error)
 
 
 class _Session:
@@ -293,12 +312,14 @@ class _Session:
 
     def _on_progress(self, progress: Progress) -> None:
         assert self._on_detail is not None
-        self._on_detail(SessionProgress(self._number, progress))
+        with callers_code():
+            self._on_detail(SessionProgress(self._number, progress))
 
     def _on_result(self, result: EntryResult) -> None:
         assert self._on_detail is not None
         if (event := file_done(self._number, result)) is not None:
-            self._on_detail(event)
+            with callers_code():
+                self._on_detail(event)
 
 
 def receive(

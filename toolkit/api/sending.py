@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit import transfer
+from toolkit.api.callbacks import CallbackError, callers_code, callers_code_before_session
 from toolkit.api.connecting import AUTO, connect, load
 from toolkit.api.credentials import check_before_connecting, check_connected, credential_of
 from toolkit.api.events import EventCallback, Reconnecting, SessionBegan, SessionProgress, UdpBlocked, file_done
@@ -24,6 +25,7 @@ from toolkit.security.credentials import Credential, ReconnectionCredential
 from toolkit.security.reconnections import RECONNECTION_KEY_BYTES
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import Comparison, Progress, SendOptions, TransferResult
+from toolkit.transfer.digest import algorithm_by_name
 from toolkit.transfer.result import EntryResult
 from toolkit.transfer.scan import STANDARD_INPUT, Content, NamedSource, Source, check_sources
 from toolkit.transfer.session import closing
@@ -63,7 +65,8 @@ class SendRequest:
     through: Callable[[Channel], Channel] = lambda channel: channel
 
     def check(self) -> None:
-        """Raises UsageError for sources that cannot be sent, and for a log that would replace a file."""
+        """Raises UsageError for sources that cannot be sent, an unknown digest, and a log that would replace a file."""
+        algorithm_by_name(self.options.digest)
         check_sources(self.sources, self.options.recursive, self.options.stream_name)
         if self.connection.qlog is not None:
             from toolkit.transports.udp.qlog_files import MARK, OPTION  # imports numpy, which TCP does not need
@@ -72,7 +75,7 @@ class SendRequest:
             check_output(Path(self.connection.qlog), OPTION, MARK, inputs=paths)
 
     def run(self, credential: Credential) -> SessionResult:
-        """Send. Raises NettoolError as `send` does."""
+        """Send. Raises NettoolError as `send` does, and what `on_event` raises."""
         rehearse(credential.method)
         load(self.transport, self.connection)
         import toolkit.transfer.sender  # noqa: F401 - only senders need it
@@ -83,7 +86,11 @@ class SendRequest:
             resume_key=resume_key(self.receiver.host),
             reconnection_key=secrets.token_bytes(RECONNECTION_KEY_BYTES) if retry_s > 0 else None,
         )
-        return with_reconnects(_Sessions(self, credential, options), retry_s, self._pause)
+        try:
+            return with_reconnects(_Sessions(self, credential, options), retry_s, self._pause)
+        except CallbackError as failed:
+            error = failed.error
+        raise error  # outside of the `except` block, which would give it another context
 
     def _pause(self, lost: PeerClosedError, pause_s: float) -> None:
         """Wait before reconnecting. Raises the error if the caller does not want that."""
@@ -109,13 +116,18 @@ class _Sessions:
         proof = self._proof(is_reconnected)
         # The clock starts here because every module is loaded by now.
         cpu_s, started_s = time.process_time(), time.monotonic()
-        used, channel = connect(
-            request.transport, request.receiver, replace(request.connection, credential=proof), self._on_blocked
-        )
-        channel = request.through(channel)
+        options = replace(request.connection, credential=proof)
+        used, channel = connect(request.transport, request.receiver, options)
+        try:
+            channel = request.through(channel)
+        except BaseException:
+            channel.abort()
+            raise
         with closing(channel):
+            if request.transport == AUTO and used == "tcp":
+                self._tell(channel, UdpBlocked(request.receiver))
             is_proven = check_connected(proof, channel.peer, is_open=request.is_open)
-            self._tell(SessionBegan(self._count, used, channel.peer, channel.statistics, is_proven))
+            self._tell(channel, SessionBegan(self._count, used, channel.peer, channel.statistics, is_proven))
 
             def result_of(result: TransferResult) -> SessionResult:
                 seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
@@ -151,21 +163,21 @@ class _Sessions:
             return given
         return ReconnectionCredential(key)
 
-    def _tell(self, event: SessionBegan | UdpBlocked) -> None:
+    def _tell(self, channel: Channel, event: SessionBegan | UdpBlocked) -> None:
         if self._request.on_event is not None:
-            self._request.on_event(event)
-
-    def _on_blocked(self) -> None:
-        self._tell(UdpBlocked(self._request.receiver))
+            with callers_code_before_session(channel):
+                self._request.on_event(event)
 
     def _on_progress(self, progress: Progress) -> None:
         assert self._request.on_event is not None
-        self._request.on_event(SessionProgress(self._count, progress))
+        with callers_code():
+            self._request.on_event(SessionProgress(self._count, progress))
 
     def _on_result(self, result: EntryResult) -> None:
         assert self._request.on_event is not None
         if (event := file_done(self._count, result)) is not None:
-            self._request.on_event(event)
+            with callers_code():
+                self._request.on_event(event)
 
 
 def send(

@@ -27,7 +27,7 @@ from toolkit.comparison.verdict import DEFAULT_MARGIN, MAX_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER as UDP_DEFAULT
 from toolkit.security.credentials import Credential, NoCredential
-from toolkit.units import format_fraction, format_seconds, parse_rate
+from toolkit.units import check_sending_rate, format_fraction, format_seconds, parse_rate
 
 WARM_UP = -1
 TCP_DEFAULT = "cubic"
@@ -229,6 +229,8 @@ def parse_transports(text: str, tcp_congestion_control: str = TCP_DEFAULT) -> li
 def _parse(word: str, tcp_congestion_control: str) -> Setting:
     full_name, equals, rate = word.partition("=")
     rate_bps = parse_rate(rate) if equals else None
+    if rate_bps is not None:
+        check_sending_rate(rate_bps)
     name = full_name.removesuffix(PLAINTEXT_SUFFIX)
     is_encrypted = name == full_name
     program, is_outside, rest = name.partition("-")

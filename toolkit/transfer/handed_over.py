@@ -1,26 +1,28 @@
 """A destination that hands each verified file over to the program: as bytes, or through a file object.
 
-Content arrives in any order, and none of it may be used before its digest is verified. So it goes to a file without a
-name first, in memory or on the disk, and is handed over from there. Such a file keeps a descriptor open. Small ones
-therefore wait as bytes: over UDP, thousands may wait for their digests.
+Content arrives in any order, and none of it may be used before its digest is verified. A program that wants bytes has
+room for them, so they wait in memory. The content of a single file, which may be of any size, goes to a file on the
+disk without a name. Only that keeps a descriptor open: if each of many files did, one session could take all that the
+process may have.
 """
 
+import errno
+import io
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import BinaryIO, Final
 
 from toolkit.transfer.arriving_file import ArrivingFile
 from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import ACCEPTED, MISMATCHED, UNCHANGED, VERIFIED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.file_system import storage_reason
-from toolkit.transfer.incoming_file import IncomingFile, SessionBudget, write_fully
+from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import refusal_reason_untrusted
-from toolkit.transfer.open_files import anonymous_file
 from toolkit.transfer.small_stored_file import SmallFileStorage, SmallStoredFile, may_wait_in_memory
 
 QUICK_BYTES: Final = 1 << 20
@@ -33,8 +35,8 @@ MAX_NAMES_BYTES: Final = 1 << 28
 """Memory for the names of a session, which stay in it to its end: a million names of 160 bytes."""
 _NAME_OVERHEAD_BYTES: Final = 100  # of a name in a set
 
-HandOver = Callable[[str, int, int], None]
-"""Called as `hand_over(name, descriptor, size_bytes)`; the descriptor is closed after the call. May raise OSError."""
+HandOver = Callable[[str, BinaryIO], None]
+"""Called as `hand_over(name, file)` with a file to read to its end; it is closed after the call. May raise OSError."""
 
 
 class SingleFile:
@@ -80,16 +82,13 @@ class HandedOverDestination:
     """Hands files over once they are verified; directories are nothing to it. A Destination.
 
     hand_over:  takes a file; several threads may call it
-    in_memory:  where a large file is until then; otherwise in the directory for temporary files
-    single:     what it shares with earlier sessions, if it takes one file only
+    single:     what it shares with earlier sessions, if it takes one file only. That is in the directory for temporary
+                files until then, if it is large; several are in memory, as far as the limits of the session allow
     dotfiles:   whether names may begin with a dot (names.py)
     """
 
-    def __init__(
-        self, hand_over: HandOver, *, in_memory: bool, single: SingleFile | None = None, dotfiles: bool = False
-    ) -> None:
+    def __init__(self, hand_over: HandOver, *, single: SingleFile | None = None, dotfiles: bool = False) -> None:
         self._hand_over = hand_over
-        self._in_memory = in_memory
         self._single = single
         self._dotfiles = dotfiles
         self._names: set[bytes] = set()
@@ -125,8 +124,8 @@ class HandedOverDestination:
     def _create(
         self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
     ) -> IncomingFile:
-        quick_bytes = QUICK_BYTES if self._single is None else 0
-        return _SpooledFile(self._give, self._in_memory, quick_bytes, entry, algorithm, budget, on_complete)
+        kind = _MemoryFile if self._single is None else _SpooledFile
+        return kind(self._give, entry, algorithm, budget, on_complete)
 
     @property
     def place(self) -> None:
@@ -136,19 +135,15 @@ class HandedOverDestination:
         """See Destination; nothing is left to close."""
 
     def _hand_over_small(self, entry: Entry, content: bytes) -> None:
-        """Hand over what was in memory. Raises OSError."""
-        descriptor = anonymous_file()
-        try:
-            write_fully(descriptor, 0, memoryview(content))
-            self._give(entry, descriptor, len(content))
-        finally:
-            os.close(descriptor)
+        """Hand over a small file, which was in memory. Raises OSError."""
+        self._give(entry, io.BytesIO(content))
 
-    def _give(self, entry: Entry, descriptor: int, size_bytes: int) -> None:
+    def _give(self, entry: Entry, file: BinaryIO) -> None:
         """Hand a file over. Raises OSError."""
         if self._single is not None:
             self._single.begin(entry)
-        self._hand_over(entry.name, descriptor, size_bytes)
+        with file:
+            self._hand_over(entry.name, file)
         if self._single is not None:
             self._single.finish()
 
@@ -179,16 +174,14 @@ class HandedOverDestination:
         return ACCEPTED
 
 
-class _SpooledFile(IncomingFile):
+class _HandedOverFile(IncomingFile):
     """A file without a name, until it is handed over."""
 
-    __slots__ = ("_give", "_in_memory", "_quick_bytes")
+    __slots__ = ("_give",)
 
     def __init__(
         self,
-        give: Callable[[Entry, int, int], None],
-        in_memory: bool,
-        quick_bytes: int,
+        give: Callable[[Entry, BinaryIO], None],
         entry: Entry,
         algorithm: Algorithm,
         budget: SessionBudget,
@@ -196,21 +189,10 @@ class _SpooledFile(IncomingFile):
     ) -> None:
         super().__init__(entry, algorithm, budget, on_complete)
         self._give = give
-        self._in_memory = in_memory
-        self._quick_bytes = quick_bytes
 
-    def _open(self) -> int:
-        self._pinned = True  # the content exists only in this descriptor, so the cache must not close it
-        if self._in_memory:
-            return anonymous_file()
-        import tempfile  # takes a while to import, and most receivers write to a directory
-
-        with tempfile.TemporaryFile(prefix="nettool-") as file:
-            return os.dup(file.fileno())
-
-    def commits_quickly(self) -> bool:
-        """See IncomingFile."""
-        return self.size_bytes < self._quick_bytes
+    def _file(self) -> BinaryIO:
+        """The whole content; called with `lock` held. Raises OSError."""
+        raise NotImplementedError
 
     def commit(self) -> EntryOutcome:
         """See IncomingFile."""
@@ -220,11 +202,75 @@ class _SpooledFile(IncomingFile):
                     return EntryOutcome(EntryStatus.FAILED, self.failure)
                 if not self._is_verified():
                     return MISMATCHED
-                descriptor = self._ensure_open()
-                os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
-                self._give(self.entry, descriptor, self._size_bytes)
+                self._give(self.entry, self._file())
                 return VERIFIED
         except OSError as error:
             return EntryOutcome(EntryStatus.FAILED, storage_reason(error))
         finally:
             self.discard()
+
+
+class _MemoryFile(_HandedOverFile):
+    """A file in memory: as much as is before the end of its last byte that has arrived, gaps included.
+
+    That is no more than the session may bring: a stream takes its gaps from the budget, too (IncomingFile).
+    """
+
+    __slots__ = ("_content",)
+
+    def __init__(
+        self,
+        give: Callable[[Entry, BinaryIO], None],
+        entry: Entry,
+        algorithm: Algorithm,
+        budget: SessionBudget,
+        on_complete: Callable[[], None],
+    ) -> None:
+        super().__init__(give, entry, algorithm, budget, on_complete)
+        self._content = io.BytesIO()
+
+    def commits_quickly(self) -> bool:
+        """See IncomingFile."""
+        return self.size_bytes < QUICK_BYTES
+
+    def _store(self, offset: int, data: memoryview | bytes) -> None:
+        try:
+            self._content.seek(offset)
+            self._content.write(data)
+        except MemoryError:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from None
+
+    def _read_exactly(self, offset: int, buffer: memoryview) -> None:
+        self._content.seek(offset)
+        self._content.readinto(buffer)
+
+    def _file(self) -> BinaryIO:
+        if self._stored_end < self._size_bytes:  # a hole at the end was not written
+            self._store(self._size_bytes - 1, b"\0")
+        return io.BytesIO(self._content.getvalue())  # shares the bytes, and so does its `read`
+
+    def _remove(self) -> None:
+        self._content = io.BytesIO()
+
+
+class _SpooledFile(_HandedOverFile):
+    """A file on the disk; it keeps a descriptor open."""
+
+    __slots__ = ()
+
+    def commits_quickly(self) -> bool:
+        """See IncomingFile."""
+        return False
+
+    def _open(self) -> int:
+        self._pinned = True  # the content exists only in this descriptor, so the cache must not close it
+        import tempfile  # takes a while to import, and most receivers write to a directory
+
+        with tempfile.TemporaryFile(prefix="nettool-") as file:
+            return os.dup(file.fileno())
+
+    def _file(self) -> BinaryIO:
+        descriptor = self._ensure_open()
+        os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return open(descriptor, "rb", closefd=False)

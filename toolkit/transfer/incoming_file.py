@@ -5,7 +5,6 @@ session reports it, tells the sender to stop sending it, and goes on.
 """
 
 import errno
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,9 +18,8 @@ from toolkit.transfer.file_system import storage_reason
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
 from toolkit.transfer.messages import EntryOutcome
-from toolkit.transfer.open_files import CachedFile
+from toolkit.transfer.open_files import CachedFile, read_exactly, write_fully
 
-TRUNCATED = "another process truncated it"
 NOT_HELD = "the peer sent digests of chunks that this end does not hold"
 OFFER_CHANGED = "the peer changed the size or the digest of a file that it offered"
 
@@ -71,9 +69,9 @@ class SessionBudget:
 
 
 class IncomingFile(CachedFile):
-    """A file that arrives, into a descriptor: `write` may be called from any thread, the rest from the session's.
+    """A file that arrives: `write` may be called from any thread, the rest from the session's.
 
-    A subclass opens the descriptor (`_open`), and verifies and keeps the content (`commit`).
+    A subclass opens the descriptor to which the content goes (`_open`), and verifies and keeps the content (`commit`).
 
     budget:       what it shares with the other files of its session
     received_bytes: how much content this session has brought
@@ -101,6 +99,7 @@ class IncomingFile(CachedFile):
         "_reserved_bytes",
         "_size_bytes",
         "_stored_end",
+        "_taken_end",
         "entry",
         "failure",
         "granted_bytes",
@@ -133,6 +132,7 @@ class IncomingFile(CachedFile):
         self._hole_bytes = 0
         self._is_behind = False  # and therefore in `budget.backlog`
         self._is_closed = False  # complete, failed or discarded: further content is ignored
+        self._taken_end = 0  # of a stream: of what it has taken from the budget
         self._stored_end = 0  # of the content, without holes: the size of what is stored
         self.failure: str | None = None
         self._on_complete = on_complete
@@ -182,16 +182,13 @@ class IncomingFile(CachedFile):
         with self.lock:
             if self._is_closed or not length:
                 return
-            self._check_end(offset + length)
-            if self._is_stream:
-                self._budget.content.take(length)
+            self._take(offset + length)
             try:
-                descriptor = self._descriptor if self._descriptor >= 0 else self._ensure_open()
                 if self.received_bytes + length > self._ask_at_bytes:
                     self._grant(self.received_bytes + length)
                 if self._may_reserve and self.received_bytes + length > self._reserved_bytes:
                     self._reserve(self.received_bytes + length)
-                write_fully(descriptor, offset, data)
+                self._store(offset, data)
                 self._stored_end = max(self._stored_end, offset + length)
                 self._digest.on_data(offset, data)
             except OSError as error:
@@ -225,8 +222,7 @@ class IncomingFile(CachedFile):
         """See DescriptorSink."""
         with self.lock:
             self._pinned = False
-            if self._is_stream:
-                self._budget.content.take(length)
+            self._take(offset + length)
             self._stored_end = max(self._stored_end, offset + length)
             try:
                 self._digest.on_stored(offset, length)
@@ -240,9 +236,7 @@ class IncomingFile(CachedFile):
         with self.lock:
             if self._is_closed:
                 return
-            self._check_end(offset + length)
-            if self._is_stream:
-                self._budget.content.take(length)
+            self._take(offset + length)
             self._digest.on_hole(offset, length)
             self._hole_bytes += length
             self._notice_backlog()
@@ -332,12 +326,23 @@ class IncomingFile(CachedFile):
         """Whether the digest of a complete file is the sender's; called with `lock` held."""
         return self._digest.digest() == self._expected_digest
 
+    def _store(self, offset: int, data: memoryview) -> None:
+        """Store content; called with `lock` held. Raises OSError."""
+        write_fully(self._descriptor if self._descriptor >= 0 else self._ensure_open(), offset, data)
+
     def _read_exactly(self, offset: int, buffer: memoryview) -> None:
         read_exactly(self._ensure_open(), offset, buffer)
 
     def _check_end(self, end: int) -> None:
         if end > self._size_bytes:
             raise ProtocolError(f"the peer sent content beyond the end of a file ({self._size_bytes} bytes)")
+
+    def _take(self, end: int) -> None:
+        """Take the bytes of a stream up to `end` from what the session may bring. Raises ProtocolError, LimitError."""
+        self._check_end(end)
+        if self._is_stream and end > self._taken_end:
+            self._budget.content.take(end - self._taken_end)
+            self._taken_end = end
 
     def _count(self, length: int) -> None:
         self.received_bytes += length
@@ -379,20 +384,3 @@ class IncomingFile(CachedFile):
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             self._may_reserve = False
-
-
-def read_exactly(descriptor: int, offset: int, buffer: memoryview) -> None:
-    """Fill `buffer` from a file. Raises OSError, also if the file ends before."""
-    count = os.preadv(descriptor, (buffer,), offset)
-    while count < len(buffer):
-        more = os.preadv(descriptor, (buffer[count:],), offset + count)
-        if not more:
-            raise OSError(0, TRUNCATED)
-        count += more
-
-
-def write_fully(descriptor: int, offset: int, data: memoryview) -> None:
-    """Write all of `data` to a file. Raises OSError."""
-    written = os.pwrite(descriptor, data, offset)
-    while written < len(data):
-        written += os.pwrite(descriptor, data[written:], offset + written)

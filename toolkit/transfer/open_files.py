@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 
 MAX_DESCRIPTORS = 256
+TRUNCATED = "another process truncated it"
 
 
 def anonymous_file() -> int:
@@ -21,6 +22,23 @@ def anonymous_file() -> int:
 
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def read_exactly(descriptor: int, offset: int, buffer: memoryview) -> None:
+    """Fill `buffer` from a file. Raises OSError, also if the file ends before."""
+    count = os.preadv(descriptor, (buffer,), offset)
+    while count < len(buffer):
+        more = os.preadv(descriptor, (buffer[count:],), offset + count)
+        if not more:
+            raise OSError(0, TRUNCATED)
+        count += more
+
+
+def write_fully(descriptor: int, offset: int, data: memoryview) -> None:
+    """Write all of `data` to a file. Raises OSError."""
+    written = os.pwrite(descriptor, data, offset)
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], offset + written)
 
 
 class CachedFile:

@@ -33,7 +33,8 @@ class SendProgress:
 
     Counts are of content, without holes. One thread calls the `on_...` methods.
 
-    report: is called from another thread, about every REPORT_INTERVAL_S, if something has changed; None for no reports
+    report: is called from another thread, about every REPORT_INTERVAL_S, if something has changed; None for no reports.
+            What it raises ends the session: see `check`
     totals: files and bytes, if they are known from the start
     """
 
@@ -52,6 +53,12 @@ class SendProgress:
         self._files: deque[_SentFile] = deque()  # those whose content has not arrived as a whole
         self._last: Progress | None = None
         self._is_over = threading.Event()
+        self._failure: BaseException | None = None  # what `report` has raised
+
+    def check(self) -> None:
+        """Raise in the session's thread what `report` has raised in its own."""
+        if self._failure is not None:
+            raise self._failure
 
     def on_file(self, name: str, size_bytes: int | None) -> None:
         """The content of this file follows; `size_bytes` is without holes."""
@@ -96,7 +103,10 @@ class SendProgress:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Report while the block runs, and once more after it: then everything has arrived, unless it raised."""
+        """Report while the block runs, and once more after it: then everything has arrived, unless it raised.
+
+        Raises what `report` raises, even if the block has failed besides.
+        """
         if self._report is None:
             yield
             return
@@ -104,19 +114,27 @@ class SendProgress:
         with suppress(RuntimeError):  # no thread is left: there is one report, at the end
             reporter.start()
         try:
-            yield
-        finally:
-            self._is_over.set()
-            if reporter.ident is not None:
-                reporter.join()
+            try:
+                yield
+            finally:
+                self._is_over.set()
+                if reporter.ident is not None:
+                    reporter.join()
+        except Exception:
+            self.check()
+            raise
+        self.check()
         self._arrived_bytes = self._handed_bytes
         self._tell(self._report)
 
     def _run(self, report: ProgressCallback) -> None:
-        while not self._is_over.wait(REPORT_INTERVAL_S):
-            acknowledged_bytes = self._channel.acknowledged_bytes + self._kept_bytes
-            self._arrived_bytes = max(self._arrived_bytes, min(acknowledged_bytes, self._handed_bytes))
-            self._tell(report)
+        try:
+            while not self._is_over.wait(REPORT_INTERVAL_S):
+                acknowledged_bytes = self._channel.acknowledged_bytes + self._kept_bytes
+                self._arrived_bytes = max(self._arrived_bytes, min(acknowledged_bytes, self._handed_bytes))
+                self._tell(report)
+        except BaseException as error:
+            self._failure = error
 
     def _tell(self, report: ProgressCallback) -> None:
         now = self._progress()

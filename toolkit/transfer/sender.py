@@ -92,9 +92,9 @@ class SendSession:
         self._algorithm = algorithm_by_name(options.digest)
         self._options = options
         self._channel = channel
-        self._endpoint = SessionEndpoint(channel, Role.SENDER, cancel)
         self._totals = totals_of(self._roots)
         self._progress = SendProgress(channel, progress, self._totals)
+        self._endpoint = SessionEndpoint(channel, Role.SENDER, cancel, self._progress.check)
         self._directories = SourceDirectories(follows_links=options.selection.links is LinkChoice.FOLLOW)
         self._groups: dict[int, OfferedGroup] = {}  # groups without a RESULT, in order
         self._upcoming: deque[OfferedGroup] = deque()  # offered, and no content sent yet

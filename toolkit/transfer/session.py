@@ -133,13 +133,21 @@ class SessionEndpoint:
     """One end of a session over a channel.
 
     state: the state of the session; advanced by `send` and `receive` only
+    check: called where the session looks whether its caller has cancelled it; what it raises ends the session
     """
 
-    def __init__(self, channel: Channel, role: Role, cancel: threading.Event | None) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        role: Role,
+        cancel: threading.Event | None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.state = SessionState.NEW
         self._channel = channel
         self._role = role
         self._cancel = cancel
+        self._check = check
         self._last_sent_s = time.monotonic()
         channel.check_while_waiting(self.check_cancelled)
 
@@ -174,7 +182,8 @@ class SessionEndpoint:
         return None if isinstance(message, Alive) else message
 
     def check_cancelled(self) -> None:
-        """Raise TransferError if the caller has cancelled the session."""
+        """Raise TransferError if the caller has cancelled the session, and what `check` raises."""
+        self._check()
         if self._cancel is not None and self._cancel.is_set():
             raise _CancelledError("the transfer was cancelled")
 

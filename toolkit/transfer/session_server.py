@@ -131,7 +131,10 @@ class SessionServer:
             try:
                 end = self._ended.get(timeout=self._wait_s())
             except Empty:
-                if self._gives_up() or (self._cancel is not None and self._cancel.is_set()):
+                if self._gives_up():
+                    self._ended.put(_Over())  # others may wait without a limit since a session was running
+                    return
+                if self._cancel is not None and self._cancel.is_set():
                     return
                 continue
             if isinstance(end, BaseException | _Over):
@@ -139,6 +142,10 @@ class SessionServer:
                 if isinstance(end, _Over):
                     return
                 raise end
+
+    def fail(self, error: Exception) -> None:
+        """End `run`, which raises this error."""
+        self._ended.put(error)
 
     def _wait_s(self) -> float | None:
         """How long to wait for the end of a session, or for one to begin; None without limit."""

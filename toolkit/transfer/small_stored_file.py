@@ -16,10 +16,11 @@ from toolkit.transfer.chunks import ChunkRange
 from toolkit.transfer.destination import MISMATCHED, VERIFIED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm, content_digest
 from toolkit.transfer.file_system import storage_reason
-from toolkit.transfer.incoming_file import NOT_HELD, OFFER_CHANGED, TRUNCATED, IncomingFile, SessionBudget, write_fully
+from toolkit.transfer.incoming_file import NOT_HELD, OFFER_CHANGED, IncomingFile, SessionBudget
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import new_partial_name
+from toolkit.transfer.open_files import TRUNCATED, write_fully
 from toolkit.transfer.small_files import SMALL_BYTES
 from toolkit.transfer.tree import Tree, file_key
 

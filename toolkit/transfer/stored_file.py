@@ -19,10 +19,11 @@ from toolkit.transfer.destination import MISMATCHED, VERIFIED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.earlier_version import EarlierVersion, with_chunks
 from toolkit.transfer.file_system import storage_reason, try_lock
-from toolkit.transfer.incoming_file import NOT_HELD, TRUNCATED, IncomingFile, SessionBudget, read_exactly, write_fully
+from toolkit.transfer.incoming_file import NOT_HELD, IncomingFile, SessionBudget
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import new_partial_name
+from toolkit.transfer.open_files import TRUNCATED, read_exactly, write_fully
 from toolkit.transfer.space import PromisedSpace
 from toolkit.transfer.tree import REPLACED, FileKey, Tree, file_key
 from toolkit.transfer.unfinished import (

@@ -196,6 +196,27 @@ class TestHooks:
             receiving.outcome()
 
 
+def test_an_error_at_either_end_has_the_result_so_far() -> None:
+    class Full(dict[str, bytes]):
+        def __setitem__(self, name: str, content: bytes) -> None:
+            if name == "b":
+                raise OSError(28, "No space left on device")
+            super().__setitem__(name, content)
+
+    ended: list[events.SessionEnded] = []
+    with toolkit.Receiver(Full(), port=0, sessions=1, on_event=only(events.SessionEnded, ended)) as receiver:
+        with pytest.raises(TransferError) as sent:
+            toolkit.send({"a": b"x", "b": b"y"}, receiver.address)
+        receiver.wait()
+        with pytest.raises(TransferError) as received:
+            receiver.result()
+    for error in (sent.value, received.value):
+        assert isinstance(error.result, SessionResult)
+        assert [file.name for file in error.result.files] == ["a"]
+    assert ended[0].error is received.value
+    assert ended[0].result is received.value.result
+
+
 class TestCredentials:
     def test_a_key_file_admits_and_nothing_else_does(self, tmp_path: Path) -> None:
         write_new_key(tmp_path / "key")
@@ -269,10 +290,23 @@ class TestRefusals:
         with pytest.raises(UsageError, match=message):
             toolkit.Receiver({}, **settings)
 
-    @pytest.mark.parametrize("rate_bps", [0, -1.0, float("nan")])
+    @pytest.mark.parametrize("rate_bps", [0, -1.0, 7.9, float("nan")])
     def test_no_rate_is_none_that_could_be_kept_to(self, rate_bps: float) -> None:
         with pytest.raises(UsageError, match="is too low to send anything"):
             toolkit.TransportOptions(rate_bps=rate_bps)
+
+    @pytest.mark.parametrize("rate_bps", [1.1e15, float("inf")])
+    def test_no_rate_is_higher_than_any_that_a_user_may_write(self, rate_bps: float) -> None:
+        with pytest.raises(UsageError, match="omit `rate_bps`"):
+            toolkit.TransportOptions(rate_bps=rate_bps)
+
+    def test_an_unknown_digest_is_found_before_connecting(self) -> None:
+        began: list[events.Event] = []
+        with toolkit.Receiver({}, port=0, on_event=only(events.SessionBegan, began)) as receiver:
+            with pytest.raises(UsageError, match="unknown digest 'md5'"):
+                toolkit.send({"a": b"x"}, receiver.address, options=toolkit.SendOptions(digest="md5"))
+            toolkit.send({"a": b"x"}, receiver.address)
+        assert [event.session for event in began if isinstance(event, events.SessionBegan)] == [1]
 
     def test_a_file_object_takes_no_second_session(self) -> None:
         with pytest.raises(UsageError, match="one file of one session"):
@@ -524,6 +558,31 @@ class TestAsync:
                         pass
             with pytest.raises(RuntimeError, match="in its `with` block only"):
                 await aio.Receiver({}, port=0).wait()
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("is_hook", [True, False])
+    def test_no_stop_iteration_is_lost(self, is_hook: bool) -> None:
+        class Raising(dict[str, bytes]):
+            def __setitem__(self, *_: object) -> None:
+                raise StopIteration
+
+        def raising(_: OfferedFile) -> bool:
+            raise StopIteration
+
+        async def main() -> None:
+            address: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
+
+            def on_event(event: events.Event) -> None:
+                if isinstance(event, events.Listening):
+                    address.set_result(event.address)
+
+            accept = raising if is_hook else None
+            receiving = asyncio.create_task(aio.receive(Raising(), port=0, accept=accept, on_event=on_event))
+            with pytest.raises(TransferError, match="its program has raised an error"):
+                await aio.send({"a": b"x"}, await address)
+            with pytest.raises(RuntimeError, match="raised StopIteration"):
+                await asyncio.wait_for(receiving, PATIENCE_S)
 
         asyncio.run(main())
 

@@ -94,6 +94,7 @@ def test_the_recorded_command_line_holds_no_code(monkeypatch: pytest.MonkeyPatch
         "iperf3",
         "iperf3-sctp",
         "udp-rate=fast",
+        "udp-rate=1bit",
         "iperf3-udp-bbr",
         "udp+plaintext,udp-bbr+plaintext",
         "udp+plain",

@@ -227,7 +227,7 @@ def test_a_sender_learns_that_a_program_which_takes_the_files_preserves_nothing(
     ends: Ends, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_bytes(CONTENT)
-    destination = HandedOverDestination(lambda *_: None, in_memory=True)
+    destination = HandedOverDestination(lambda *_: None)
     options = ReceiveOptions(preserve=PRESERVE_ALL)
     received = Background(lambda: receive(ends[1], lambda: destination, options))
     send(ends[0], [tmp_path / "file"], SendOptions(selection=Selection(preserve=Preserve.MODES)))

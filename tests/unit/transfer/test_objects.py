@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -19,8 +19,8 @@ from toolkit.transfer import SendOptions, TransferResult, handed_over, objects, 
 from toolkit.transfer.comparison import Comparison
 from toolkit.transfer.handed_over import QUICK_BYTES, HandedOverDestination, SingleFile
 from toolkit.transfer.incoming import IncomingFiles
-from toolkit.transfer.limits import ByteBudget
-from toolkit.transfer.messages import Alive, AnyMessage, EntryStatus
+from toolkit.transfer.limits import ByteBudget, LimitError
+from toolkit.transfer.messages import Alive, AnyMessage, EntryStatus, Hole
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.result import EntryResult
 from toolkit.transfer.scan import NamedSource
@@ -37,20 +37,16 @@ class Received:
         self.files: dict[str, bytes] = {}
         self._failure = failure
 
-    def __call__(self, name: str, descriptor: int, size_bytes: int) -> None:
+    def __call__(self, name: str, file: BinaryIO) -> None:
         if self._failure is not None:
             raise self._failure
-        with open(descriptor, "rb", closefd=False) as file:
-            file.seek(0)
-            self.files[name] = file.read(size_bytes + 1)
+        self.files[name] = file.read()
 
 
 def transfer_into(
     ends: Ends, received: Received, sources: list[Any], options: SendOptions = SENDING, **destination: Any
 ) -> tuple[TransferResult, TransferResult]:
-    receiving = Background(
-        lambda: receive(ends[1], lambda: HandedOverDestination(received, **{"in_memory": True, **destination}))
-    )
+    receiving = Background(lambda: receive(ends[1], lambda: HandedOverDestination(received, **destination)))
     try:
         sent = send(ends[0], sources, options)
     except NettoolError:
@@ -66,7 +62,8 @@ def transfer_into(
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_bytes_arrive_as_bytes(ends: Ends, content: Any, in_memory: bool) -> None:
     received = Received()
-    sent, result = transfer_into(ends, received, [NamedSource("a.bin", content)], in_memory=in_memory)
+    single = None if in_memory else SingleFile()
+    sent, result = transfer_into(ends, received, [NamedSource("a.bin", content)], single=single)
     assert received.files == {"a.bin": bytes(content)}
     assert (sent.files, sent.size_bytes, sent.digest) == (1, len(content), result.digest)
 
@@ -190,7 +187,7 @@ class TestHandingOver:
 
     def test_names_take_a_limited_amount_of_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(handed_over, "MAX_NAMES_BYTES", 10_000)
-        destination = HandedOverDestination(Received(), in_memory=True)
+        destination = HandedOverDestination(Received())
         entries = [file_entry(b"/".join([b"%0224d" % number] * 4), 0) for number in range(12)]
         budget = ByteBudget(None)
         outcomes = [*destination.accept(entries[:6], budget), *destination.accept(entries[6:], budget)]
@@ -220,7 +217,7 @@ class TestHandingOver:
                 is_alive.set()
 
         def open_destination() -> HandedOverDestination:
-            return HandedOverDestination(hand_over, in_memory=True, single=SingleFile())
+            return HandedOverDestination(hand_over, single=SingleFile())
 
         receiving = Background(lambda: receive(ends[1], open_destination))
         send(ObservedChannel(ends[0], on_message), [NamedSource("a", content)])
@@ -271,18 +268,60 @@ def test_each_result_is_told(ends: Ends, root: Path, is_sender: bool) -> None:
     assert {result.entry.name: result.outcome.status.name for result in results} == {"new": "OK", "taken": "REFUSED"}
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_small_files_that_wait_for_their_digests_keep_no_descriptors(in_memory: bool) -> None:
+@pytest.mark.parametrize(("size_bytes", "is_in_order"), [(5, True), (5, False), (None, False), (SMALL_BYTES + 1, True)])
+def test_files_that_wait_for_their_digests_keep_no_descriptors(size_bytes: int | None, is_in_order: bool) -> None:
     received = Received()
-    files = IncomingFiles(HandedOverDestination(received, in_memory=in_memory))
-    files.offer([file_entry(b"%d" % number) for number in range(100)], XXH3)
+    files = IncomingFiles(HandedOverDestination(received))
+    content = bytes(number % 251 for number in range(size_bytes or 7))
+    files.offer([file_entry(b"%d" % number, size_bytes) for number in range(100)], XXH3)
     before = len(os.listdir("/proc/self/fd"))
     for number in range(100):
-        files.write(number, 0, memoryview(b"hello"))
+        for offset in (0, 2) if is_in_order else (2, 0):
+            files.write(number, offset, memoryview(content)[offset:] if offset else memoryview(content)[:2])
     assert len(os.listdir("/proc/self/fd")) < before + 10
-    assert {commit(files, number, b"hello").status for number in range(100)} == {EntryStatus.OK}
-    assert received.files == {str(number): b"hello" for number in range(100)}
+    assert {commit(files, number, content).status for number in range(100)} == {EntryStatus.OK}
+    assert received.files == {str(number): content for number in range(100)}
     files.close(complete=True)
+
+
+def test_a_hole_of_a_file_that_is_handed_over_is_zeros() -> None:
+    received = Received()
+    files = IncomingFiles(HandedOverDestination(received))
+    files.offer([file_entry(b"a", 12, content=4)], XXH3)
+    files.write(0, 4, memoryview(b"data"))
+    files.write_hole(Hole(0, 0, 4))
+    files.write_hole(Hole(0, 8, 4))
+    assert commit(files, 0, content := bytes(4) + b"data" + bytes(4)).status is EntryStatus.OK
+    assert received.files == {"a": content}
+
+
+def test_the_gaps_of_streams_count_as_content() -> None:
+    files = IncomingFiles(HandedOverDestination(Received()), limit_bytes=1000)
+    files.offer([file_entry(b"a", None), file_entry(b"b", None)], XXH3)
+    files.write(0, 599, memoryview(b"x"))
+    files.write(0, 0, memoryview(b"x"))  # has been counted
+    with pytest.raises(LimitError, match="accepts 1000 B in a session"):
+        files.write(1, 599, memoryview(b"x"))
+
+
+def test_content_for_which_there_is_no_memory_costs_its_file_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullMemory(io.BytesIO):
+        def write(self, data: Any, /) -> int:
+            if len(data) == 1:
+                raise MemoryError
+            return super().write(data)
+
+    monkeypatch.setattr(io, "BytesIO", FullMemory)
+    files = IncomingFiles(HandedOverDestination(received := Received()))
+    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
+    files.write(0, 3, memoryview(b"l"))
+    files.write(1, 3, memoryview(b"lo"))
+    files.write(1, 0, memoryview(b"hel"))
+    assert [file.failure for _, file in files.complete_files()] == [
+        "the receiver cannot store it (Cannot allocate memory)"
+    ]
+    assert commit(files, 1, b"hello").status is EntryStatus.OK
+    assert received.files == {"b": b"hello"}
 
 
 def test_bytes_that_have_arrived_are_unchanged_when_their_sender_comes_back(root: Path) -> None:

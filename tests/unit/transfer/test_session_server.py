@@ -150,6 +150,35 @@ class TestSendersThatComeBack:
             running.run.outcome()
             assert "no more sessions" in refusal(running.connect())
 
+    def test_every_caller_of_run_sees_that_it_does_not_come_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        wait_s, waiting, has_begun = SessionServer._wait_s, threading.Semaphore(0), threading.Event()
+
+        def announced(server: SessionServer) -> float | None:
+            try:
+                return wait_s(server)
+            finally:
+                waiting.release()
+
+        def session(_name: str, channel: Channel) -> float:
+            has_begun.set()
+            for _ in range(2):
+                assert waiting.acquire(timeout=PATIENCE_S)
+            channel.abort()
+            return 0.05
+
+        transport = MemoryTransport()
+        listener = transport.listen(ANY_PORT, OPTIONS)
+        server = SessionServer({"memory": listener}, session, limit=1)
+        try:
+            server.start()
+            transport.connect(listener.address, OPTIONS)
+            assert has_begun.wait(PATIENCE_S)
+            monkeypatch.setattr(SessionServer, "_wait_s", announced)
+            for call in [Background(server.run) for _ in range(2)]:
+                call.outcome()
+        finally:
+            server.close(PATIENCE_S)
+
 
 def is_refused(channel: Channel) -> bool:
     """Lose a channel; return whether it was refused before."""

@@ -15,6 +15,7 @@ from toolkit.channel import TransportOptions
 from toolkit.errors import UsageError, printable
 from toolkit.transports.tcp.tcp_info import tcp_info
 from toolkit.transports.tcp.wire import MAX_STREAMS
+from toolkit.units import MIN_SENDING_RATE_BPS
 
 _PROC: Final = Path("/proc/sys/net/ipv4")
 _SO_MAX_PACING_RATE: Final = 47  # asm-generic/socket.h
@@ -35,8 +36,10 @@ def check_options(options: TransportOptions) -> None:
         raise UsageError(
             f"{options.streams} connections are not possible: choose from 1 to {MAX_STREAMS} with `streams`"
         )
-    if options.rate_bps is not None and options.rate_bps < 8 * options.streams:
-        raise UsageError(f"a rate of {options.rate_bps:g} bit/s is too low to send anything: choose a higher one")
+    if options.rate_bps is not None and options.rate_bps < MIN_SENDING_RATE_BPS * options.streams:
+        raise UsageError(
+            f"a rate of {options.rate_bps:g} bit/s is too low for {options.streams} connections: choose a higher one"
+        )
 
 
 def configure(sock: socket.socket, options: TransportOptions) -> None:
