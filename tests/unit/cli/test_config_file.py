@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_process import nettool_here
+from tests.support.cli_process import nettool, nettool_here
 from toolkit.cli.config_file import CONFIG_VARIABLE
 
 
@@ -44,7 +44,7 @@ def test_a_default_gives_way_to_an_option_that_excludes_it(config: Path) -> None
     )
     unusable = ("--idle-timeout", "1ms")  # which is looked at after all of these
     for words in (["--transport", "tcp"], ["--transport", "udp", "--quiet"], ["--stdout"]):
-        ended = nettool_here("recv", "--port", "1", *words, *unusable)
+        ended = nettool("recv", "--port", "1", *words, *unusable)
         assert "--idle-timeout 1ms is too short" in ended.stderr, words
 
 
