@@ -219,7 +219,7 @@ def _without_code(words: Sequence[str]) -> list[str]:
 
 
 def parse_transports(text: str, tcp_congestion_control: str = TCP_DEFAULT) -> list[Setting]:
-    """Parse a list like `tcp,udp-bbr+plaintext,udp-rate=50Mbit,quic`; a rate may follow any name. Raises UsageError."""
+    """Parse a list like `tcp,udp-bbr+plaintext,udp-rate=50Mbit,quic`; a rate is a limit. Raises UsageError."""
     settings = [_parse(word.strip(), tcp_congestion_control) for word in text.split(",")]
     if len({setting.label for setting in settings}) < len(settings):
         raise UsageError(f"'{printable(text, 40)}' lists a transport twice: once is enough, `repeats` repeats it")
@@ -239,6 +239,8 @@ def _parse(word: str, tcp_congestion_control: str) -> Setting:
     if word == CP:
         return Setting(CP, CP, None, CP)
     if name == "quic" or (program == "quic" and rest):
+        if rate_bps is not None:
+            raise UsageError(f"'{printable(word, 40)}' is not possible: aioquic keeps to no rate; leave the rate out")
         return Setting(word, "quic", rest or None, AIOQUIC, rate_bps, is_encrypted=True)
     if program == IPERF3 and is_outside:
         transport, _, chosen = rest.partition("-")

@@ -244,6 +244,7 @@ def _background_flow(text: str | None) -> Setting | None:
     settings = parse_transports(text)
     if len(settings) > 1 or settings[0].program is not None:
         raise UsageError("`competitor` takes one of nettool's own transports, like tcp-cubic")
+    check_udp(settings[0])
     return settings[0]
 
 

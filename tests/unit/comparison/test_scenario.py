@@ -68,6 +68,7 @@ def test_a_link_compares_both_controls_over_both_transports(monkeypatch: pytest.
     [
         ("tcp,udp-vegas", "unknown congestion control 'vegas': choose one of bbr, cubic, newreno, rate"),
         ("tcp,udp-rate", "udp-rate needs a rate: write it like udp-rate=50Mbit"),
+        ("tcp,quic=50Mbit", "aioquic keeps to no rate"),
         ("tcp-no-such,udp", "tcp-no-such cannot run: this kernel offers no no-such"),
     ],
 )
@@ -219,6 +220,7 @@ def test_the_command_line_takes_precedence_over_the_scenario(tmp_path: Path) -> 
         ('[link]\nrate = ["1Mbit", "1Mbit"]', "the same"),
         ('sizes = ["1MiB", "1024KiB"]', "twice"),
         ('competitor = "iperf3-tcp"', "`competitor`"),
+        ('competitor = "udp-rate"', "udp-rate needs a rate"),
         ("competitor = 6", "the wrong type"),
         ("limit = 60", "the wrong type"),
         ("margin = 0.05", "the wrong type"),
