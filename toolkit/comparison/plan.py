@@ -39,7 +39,7 @@ MIN_PAYLOAD_BYTES = 1 << 10
 MAX_REPEATS = 1000
 DEFAULT_BUDGET_S = 360.0
 _LEAST_PILOT = 8
-MAX_BUDGET_S = 30 * 24 * 3600.0
+MAX_BUDGET_S = MAX_LIMIT_S = 30 * 24 * 3600.0
 MIN_TIME_S, MAX_TIME_S = 0.1, 3600.0
 MAX_SEED = (1 << 32) - 1  # the largest that numpy's generator accepts
 _TRANSPORTS = (
@@ -157,6 +157,8 @@ class Plan:
             raise UsageError("`sizes` lists a size twice: once is enough, `repeats` repeats every trial")
         if not 0 < self.repeats <= MAX_REPEATS:
             raise UsageError(f"`repeats` must be from 1 to {MAX_REPEATS}")
+        if not 0 < self.limit_s <= MAX_LIMIT_S:
+            raise UsageError("`limit` must be more than 0 and at most 30 days: 5min is usual")
         if self.budget_s is not None and not 0 < self.budget_s <= MAX_BUDGET_S:
             raise UsageError("`budget` must be more than 0 and at most 30 days")
         if not 0 <= self.patience_s <= MAX_BUDGET_S:

@@ -78,6 +78,16 @@ def test_controls_that_cannot_run_are_refused_before_the_first_trial(transports:
     assert message in str(caught.value)
 
 
+def test_what_records_have_decided_is_not_asked_for_again() -> None:
+    Scenario("link", folder=Path("elsewhere")).check_resumes()
+    Scenario("remote", address=("far", 1), wait="30s", is_reverse=True).check_resumes()
+    for given, name in (({"repeats": 9}, "`repeats`"), ({"competitor": "tcp-bbr"}, "`competitor`")):
+        with pytest.raises(UsageError, match=f"goes on with the settings of its records: leave {name} out"):
+            replace(Scenario("link"), **given).check_resumes()
+    with pytest.raises(UsageError, match="leave the options of the link out"):
+        Scenario("link", link={"loss": ["1%"]}).check_resumes()
+
+
 def test_a_control_given_by_itself_is_not_left_out_silently() -> None:
     with pytest.raises(UsageError, match="tcp-no-such cannot run"):
         Scenario("link", tcp_congestion_control="no-such").plan()
