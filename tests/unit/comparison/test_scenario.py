@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tcp_controls import default_control
+from toolkit.api.target import parse_target
 from toolkit.channel import Address
 from toolkit.comparison import plan as plan_module
 from toolkit.comparison import scenario as scenario_module
@@ -80,7 +81,7 @@ def test_controls_that_cannot_run_are_refused_before_the_first_trial(transports:
 
 def test_what_records_have_decided_is_not_asked_for_again() -> None:
     Scenario("link", folder=Path("elsewhere")).check_resumes()
-    Scenario("remote", address=("far", 1), wait="30s", is_reverse=True).check_resumes()
+    Scenario("remote", address=parse_target("far"), wait="30s", is_reverse=True).check_resumes()
     for given, name in (({"repeats": 9}, "`repeats`"), ({"competitor": "tcp-bbr"}, "`competitor`")):
         with pytest.raises(UsageError, match=f"goes on with the settings of its records: leave {name} out"):
             replace(Scenario("link"), **given).check_resumes()
