@@ -94,6 +94,7 @@ class ComparisonRequest:
         if (name := done.campaign.name) not in (scenario.kind, FLEET):  # plan_of_record says how to continue a fleet
             shown = printable(name, 40)
             raise UsageError(f"these are records of another command: resume them with 'nettool bench {shown}'")
+        scenario.check_resumes()
         plan = plan_of_record(done.campaign, scenario.folder, scenario if scenario.kind == REMOTE else None)
         return cls(plan=plan, done=done, output=resume)
 

@@ -185,7 +185,9 @@ def _split(text: str) -> list[str]:
 
 
 def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaignArguments) -> int:
-    if local.resume is None and local.scenario is not None:
+    if local.resume is not None and local.scenario is not None:
+        raise UsageError("--resume goes on with the settings of its records: leave --scenario out")
+    if local.scenario is not None:
         scenario = scenario.merged_with(read_scenario(local.scenario))
     if local.resume is not None and campaign.output not in (None, local.resume):
         raise UsageError("--resume FILE adds its records to FILE: leave --output out")

@@ -132,10 +132,11 @@ def _check(emulated: Link, json: bool) -> int:
         result = measure(emulated)
     if json:
         findings = [finding.to_json() for finding in result.findings]
-        print_json("link-check", {"is_met": result.is_met, "verdict": result.verdict, "findings": findings})
+        found = {"is_met": result.is_met, "verdict": result.verdict, "not_judged": result.not_judged}
+        print_json("link-check", {**found, "findings": findings})
     else:
         _print_check(result)
-    return ExitCode.OK if result.is_met else ExitCode.FAILED
+    return ExitCode.FAILED if result.is_met is False else ExitCode.OK
 
 
 def _print_check(result: LinkCheck) -> None:

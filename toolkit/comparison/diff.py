@@ -22,18 +22,16 @@ from toolkit.comparison.stats import (
     MIN_SAMPLES,
     Estimate,
     estimated_median,
-    least_samples,
+    least_with_interval,
     median_interval,
     unpaired_interval,
     unpaired_ratio,
 )
-from toolkit.comparison.verdict import Evidence, Verdict, judge
+from toolkit.comparison.verdict import NO_CLAIM, Evidence, Verdict, judge
 from toolkit.errors import UsageError
 from toolkit.units import format_seconds
 
 ONLY_OLD, ONLY_NEW = "only in the old", "only in the new"
-MIN_TRIALS = least_samples(ERROR / 2)
-"""Without pairs, each campaign needs that many trials of a cell: the two medians share the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +70,9 @@ def compare(old: Results, new: Results) -> list[CellChange]:
     both = (old.campaign, new.campaign)
     cells = {cell: _Sides(before.get(cell, []), after.get(cell, []), both) for cell in before | after}
     margin = min(old.campaign.margin, new.campaign.margin)
-    verdicts = judge([sides.evidence() for sides in cells.values()], margin)
-    return [_change(cell, sides, verdict) for (cell, sides), verdict in zip(cells.items(), verdicts, strict=True)]
+    compared = [cell for cell, sides in cells.items() if sides.old and sides.new]
+    judged = dict(zip(compared, judge([cells[cell].evidence() for cell in compared], margin), strict=True))
+    return [_change(cell, sides, judged.get(cell)) for cell, sides in cells.items()]
 
 
 def differences_of_hosts(old: Results, new: Results) -> list[str]:
@@ -132,7 +131,8 @@ class _Sides:
         self.before, self.after = ([goodput_bps(trial) for trial in side] for side in (old, new))
         partners = {(trial.block, trial.link_seed): trial for trial in old if trial.link_seed is not None}
         both = [(partners[key], trial) for trial in new if (key := (trial.block, trial.link_seed)) in partners]
-        self._pairs = both if len(both) == min(len(old), len(new)) >= MIN_SAMPLES else []
+        self._are_pairs = 0 < len(both) == min(len(old), len(new))
+        self._pairs = both if self._are_pairs and len(both) >= MIN_SAMPLES else []
 
     @property
     def pair_count(self) -> int:
@@ -162,19 +162,26 @@ class _Sides:
 
     def _doubt(self) -> str:
         ratio = self.ratio()
-        if not self.old or not self.new:
-            return ONLY_NEW if self.new else ONLY_OLD
         if not is_mostly_sound(self.old) or not is_mostly_sound(self.new):
             return "too many trials are marked"
         if ratio is None:
             return "too few transfers arrived"
-        if ratio.interval is None:
-            return "too few pairs" if self._pairs else f"fewer than {MIN_TRIALS} trials in one of the two campaigns"
-        return ""
+        return self._too_few() if ratio.interval is None else ""
+
+    def _too_few(self) -> str:
+        """That there is no interval, and how many blocks of each campaign would have one."""
+        if self._are_pairs:
+            least, what = least_with_interval(ERROR, self._first_look), "pairs of which anything arrived"
+        else:
+            least = max(least_with_interval(ERROR / 2, first_look) for first_look in self._first_looks)
+            what = "trials in one of the two campaigns"
+        return f"fewer than {least} {what}: run {least} blocks or more in each campaign"
 
 
-def _change(cell: _Cell, sides: _Sides, verdict: Verdict) -> CellChange:
-    word = verdict.because if verdict.because in (ONLY_OLD, ONLY_NEW) else verdict.word
+def _change(cell: _Cell, sides: _Sides, verdict: Verdict | None) -> CellChange:
+    """`verdict`: None for a cell that only one campaign ran."""
+    word = verdict.word if verdict is not None else ONLY_NEW if sides.new else ONLY_OLD
+    verdict = verdict or Verdict(NO_CLAIM, because=word)
     return CellChange(
         *cell,
         old_bps=_median(sides.before),

@@ -3,7 +3,8 @@
 A trial takes what its transfer takes, and what is done around it. The latter is mostly the start of two Python
 processes, so it is counted in starts of a process, which `start_seconds` measures: a machine that is slow, or busy now,
 needs more for each. The transfer takes what rate, round trip and loss of the path allow (`transfer_seconds`), and where
-a path sets no limit, what this machine can do, which again is relative to a start.
+a path sets no limit, what this machine can do, which again is relative to a start. A transport with a rate of its own
+keeps to that.
 
 While a campaign runs, cells that have been measured are expected to take what they took. Others take what was
 estimated, times what the trials so far took in relation to their estimates.
@@ -20,7 +21,7 @@ from statistics import median
 from typing import NamedTuple
 
 from toolkit.comparison.diagnosis import SEGMENT_BYTES, loss_response_bps
-from toolkit.comparison.paths import LOOPBACK, BenchPath
+from toolkit.comparison.paths import LOOPBACK, PAYLOAD_SHARE, BenchPath
 from toolkit.comparison.patience import measuring_s
 from toolkit.comparison.plan import IPERF3, WARM_UP, Plan
 from toolkit.comparison.records import CP, Setting, Trial
@@ -113,6 +114,8 @@ class Forecast:
         around_s = self.around_s(setting)
         local = setting.program if setting.program in _LOCAL_BPS else setting.transport
         local_bps = _LOCAL_BPS[str(local)] * USUAL_START_S / self.start_s
+        if setting.rate_bps is not None:
+            local_bps = min(local_bps, PAYLOAD_SHARE * setting.rate_bps)
         time_s = self.plan.time_s
         if time_s is None:
             return around_s + transfer_seconds(setting.congestion_control, path, size, local_bps)
@@ -128,7 +131,7 @@ def transfer_seconds(congestion_control: str | None, path: BenchPath, size_bytes
     If loss bounds the congestion control, what is sent until the first losses have had their effect passes at the rate
     of the path, and the rest at the goodput that loss allows.
 
-    local_bps: what the machine is capable of
+    local_bps: what the machine is capable of, or the rate that the sender keeps to
     """
     ideal_bps = _ideal_bps(path, local_bps)
     full_bytes = max(_INITIAL_WINDOW_BYTES, ideal_bps * path.rtt_s / 8)

@@ -155,8 +155,9 @@ class _Runs:
                 continue
             cell = PairedTrials(results, path, size)
             evidence = cell.evidence(label)
-            own, base = (any(t.is_counted for t in cell.trials(name)) for name in (label, campaign.baseline))
-            if cell.trials(label) and own != base:  # to leave out a run because all of it failed would hide that
+            sides = [cell.trials(name) for name in (label, campaign.baseline)]
+            own, base = (any(trial.is_counted for trial in side) for side in sides)
+            if all(sides) and own != base:  # to leave out a run because all of it failed would hide that
                 self._estimates.append(Estimate(0.0 if base else math.inf, None))
             elif evidence.doubt or evidence.ratio is None:
                 self._left_out.append(f"campaign {number}: {evidence.doubt or 'too few transfers arrived'}")

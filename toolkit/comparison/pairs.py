@@ -125,6 +125,15 @@ class PairedTrials:
         return partial(median_interval, ratios, first_look=self.campaign.first_look)
 
 
+def whole_blocks(results: Results) -> tuple[int, int]:
+    """How many blocks ran all their transports: on the path and at the size with the fewest, and with the most."""
+    campaign, ran = results.campaign, Counter[tuple[str, int, int]]()
+    ran.update((trial.path, trial.payload_bytes, trial.block) for trial in results.trials if trial.block >= 0)
+    whole = Counter((path, size) for (path, size, _), count in ran.items() if count >= len(campaign.transports))
+    counts = [whole[path, size] for path in campaign.paths for size in campaign.sizes]
+    return min(counts, default=0), max(counts, default=0)
+
+
 def is_mostly_sound(trials: Sequence[Trial]) -> bool:
     """Whether few enough trials are marked for their median to be trusted."""
     return sum(trial.is_doubtful for trial in trials) <= MARKED_SHARE * len(trials)
@@ -165,6 +174,8 @@ def _doubt(trials: Sequence[Trial], base: Sequence[Trial]) -> str:
         return "not run"
     if not any(trial.is_counted for trial in trials):
         return "no transfer was verified"
+    if not base:
+        return "the baseline was not run"
     if not any(trial.is_counted for trial in base):
         return "no transfer of the baseline was verified"
     return marked_text(trials) or marked_text(base, "of the baseline's ") or ""

@@ -39,7 +39,7 @@ MIN_PAYLOAD_BYTES = 1 << 10
 MAX_REPEATS = 1000
 DEFAULT_BUDGET_S = 360.0
 _LEAST_PILOT = 8
-MAX_BUDGET_S = 30 * 24 * 3600.0
+MAX_BUDGET_S = MAX_LIMIT_S = 30 * 24 * 3600.0
 MIN_TIME_S, MAX_TIME_S = 0.1, 3600.0
 MAX_SEED = (1 << 32) - 1  # the largest that numpy's generator accepts
 _TRANSPORTS = (
@@ -157,6 +157,8 @@ class Plan:
             raise UsageError("`sizes` lists a size twice: once is enough, `repeats` repeats every trial")
         if not 0 < self.repeats <= MAX_REPEATS:
             raise UsageError(f"`repeats` must be from 1 to {MAX_REPEATS}")
+        if not 0 < self.limit_s <= MAX_LIMIT_S:
+            raise UsageError("`limit` must be more than 0 and at most 30 days: 5min is usual")
         if self.budget_s is not None and not 0 < self.budget_s <= MAX_BUDGET_S:
             raise UsageError("`budget` must be more than 0 and at most 30 days")
         if not 0 <= self.patience_s <= MAX_BUDGET_S:
@@ -219,7 +221,7 @@ def _without_code(words: Sequence[str]) -> list[str]:
 
 
 def parse_transports(text: str, tcp_congestion_control: str = TCP_DEFAULT) -> list[Setting]:
-    """Parse a list like `tcp,udp-bbr+plaintext,udp-rate=50Mbit,quic`; a rate may follow any name. Raises UsageError."""
+    """Parse a list like `tcp,udp-bbr+plaintext,udp-rate=50Mbit,quic`; a rate is a limit. Raises UsageError."""
     settings = [_parse(word.strip(), tcp_congestion_control) for word in text.split(",")]
     if len({setting.label for setting in settings}) < len(settings):
         raise UsageError(f"'{printable(text, 40)}' lists a transport twice: once is enough, `repeats` repeats it")
@@ -241,6 +243,8 @@ def _parse(word: str, tcp_congestion_control: str) -> Setting:
     if word == CP:
         return Setting(CP, CP, None, CP)
     if name == "quic" or (program == "quic" and rest):
+        if rate_bps is not None:
+            raise UsageError(f"'{printable(word, 40)}' is not possible: aioquic keeps to no rate; leave the rate out")
         return Setting(word, "quic", rest or None, AIOQUIC, rate_bps, is_encrypted=True)
     if program == IPERF3 and is_outside:
         transport, _, chosen = rest.partition("-")

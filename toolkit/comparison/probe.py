@@ -15,7 +15,7 @@ def probe(path: BenchPath, link: Link) -> Probe:
     The second check is for a host that was busy during the first. Raises NettoolError if the link closes meanwhile.
     """
     result = check(link, QUICK_CHECK)
-    if not result.is_met and not link.spec.is_bare:
+    if result.is_met is False and not link.spec.is_bare:
         result = check(link, QUICK_CHECK)
     return _record(path, result, link)
 
@@ -23,7 +23,7 @@ def probe(path: BenchPath, link: Link) -> Probe:
 def _record(path: BenchPath, result: LinkCheck, link: Link) -> Probe:
     """A LAN without a rate has no specification to meet: it is as fast as this kernel."""
     (forward,) = result.directions
-    is_judged = not link.spec.is_bare and any(finding.is_met is not None for finding in result.findings)
+    is_met = None if link.spec.is_bare else result.is_met
     text = "; ".join(f"{f.metric}: {f.measured} (requested: {f.requested})" for f in result.findings)
     if link.notice is not None:
         text = f"{link.notice}; {text}"
@@ -37,7 +37,7 @@ def _record(path: BenchPath, result: LinkCheck, link: Link) -> Probe:
         rtt_ms=rtt_ms,
         loss=forward.loss,
         emulator_cpu_share=forward.cpu_share,
-        is_met=result.is_met if is_judged else None,
-        text=text if result.is_met or not is_judged else f"{text}. NOT met: {result.verdict}",
+        is_met=is_met,
+        text=f"{text}. NOT met: {result.verdict}" if is_met is False else text,
         bottleneck=link.bottleneck(),
     )

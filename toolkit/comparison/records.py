@@ -29,8 +29,9 @@ PROBE_OFF = "probe-off"  # the link, measured beforehand, is not what was specif
 HOST_DROPS = "host-drops"  # an endpoint's host, not the path, lost packets
 SELF_LOSS = "self-loss"  # queues of the sender's own host dropped packets
 UNRELIABLE = "unreliable"  # the program does not repair losses
+PARTIAL = "partial"  # the program ended before its receiver had counted all content
 BUSY_MACHINE = "busy-machine"  # other programs, or the hypervisor, took processor time
-MARKS = (CPU_BOUND, EMULATOR_LATE, LEDGER_OFF, PROBE_OFF, HOST_DROPS, SELF_LOSS, UNRELIABLE, BUSY_MACHINE)
+MARKS = (CPU_BOUND, EMULATOR_LATE, LEDGER_OFF, PROBE_OFF, HOST_DROPS, SELF_LOSS, UNRELIABLE, PARTIAL, BUSY_MACHINE)
 
 DEFAULT_LIMIT_S = 300.0  # of one transfer, where the user sets no limit
 
@@ -284,7 +285,8 @@ class Trial:
     verified:              the receiver has the sender's digest, and both endpoints ended without an error
     seconds:               from the first connect to the receiver's verified digest, or until the time of the trial was
                            up; None where the transfer failed
-    goodput_bps:           8 x payload_bytes / seconds; in a timed trial, of receiver.cut_bytes, or of all (remote path)
+    goodput_bps:           8 x payload_bytes / seconds; in a timed trial, of receiver.cut_bytes, or all (remote path);
+                           of an outside program, its own figure
     error:                 why the transfer failed
     sender, receiver:      what the two endpoints report
     ledger:                where each packet went; None without an emulated link
@@ -338,8 +340,9 @@ class Trial:
 
     @property
     def content_bytes(self) -> int:
-        """All content that was sent; in a timed trial, also what arrived when the time was up."""
-        return self.payload_bytes or self.sender.size_bytes or 0
+        """All content that was sent; of an outside program, what it counted; in a timed trial, also what came late."""
+        counted = self.sender.size_bytes if self.sender.is_delivered else None
+        return counted or self.payload_bytes or self.sender.size_bytes or 0
 
     @property
     def connect_s(self) -> float | None:

@@ -56,6 +56,8 @@ _LEAST_OPEN_TIME = "1s"
 _LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
 _LINK_TYPES: Mapping[str, type] = {"both_ways": bool, "jitter_reorders": bool, "mtu": int}
 """Types of the options in [link] that are not text."""
+_OPEN_AGAIN = ("kind", "folder", "address", "wait", "credential", "is_reverse", "is_from_file", "link", "further_links")
+"""Fields that a campaign that goes on does not take from its records, or that are checked apart."""
 _Value = TypeVar("_Value")
 _SYSCTL = Path("/proc/sys/net/ipv4")
 
@@ -145,6 +147,15 @@ class Scenario:
             left_out=left_out,
             patience_s=0.0 if self.patience is None else to_seconds(parse_duration_ns(self.patience)),
         )
+
+    def check_resumes(self) -> None:
+        """Raises UsageError if it asks for what the records of a campaign that goes on have decided."""
+        if self.link or self.further_links:
+            raise UsageError("`resume` goes on with the settings of its records: leave the options of the link out")
+        for each in fields(self):
+            if each.name not in _OPEN_AGAIN and getattr(self, each.name) not in (None, ()):
+                name = "congestion_control" if each.name == "tcp_congestion_control" else each.name
+                raise UsageError(f"`resume` goes on with the settings of its records: leave `{name}` out")
 
     def peer(self) -> dict[str, Any]:
         """How to reach the other machine of a remote campaign: fields of Plan."""
@@ -249,6 +260,7 @@ def _background_flow(text: str | None) -> Setting | None:
     settings = parse_transports(text)
     if len(settings) > 1 or settings[0].program is not None:
         raise UsageError("`competitor` takes one of nettool's own transports, like tcp-cubic")
+    check_udp(settings[0])
     return settings[0]
 
 

@@ -17,6 +17,7 @@ example if the machine slows down during the campaign: which of the two ran firs
 failed transfer counts with a goodput of 0, and the ratio to it is infinite; order statistics allow both.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -142,6 +143,11 @@ def least_samples(error: float, is_first_look: bool = False) -> int:
     while is_first_look and not interval_rank(count, error, count):
         count += 1
     return count
+
+
+def least_with_interval(error: float, first_look: int | None) -> int:
+    """The smallest number of samples that has an interval with that error; `first_look` as in `interval_rank`."""
+    return next(number for number in itertools.count(1) if interval_rank(number, error, first_look))
 
 
 def proportion(hits: int, count: int, error: float = ERROR) -> Estimate:

@@ -41,7 +41,7 @@ _CONTROL = (
 )
 _NO_CONTROL = "There is no A/A control, so nothing checks what this machine can resolve."
 _MIXED = (
-    "{mixed} differs from {baseline} in both transport and congestion control: a difference between them does not say "
+    "{mixed} from {baseline} in both transport and congestion control: a difference between them does not say "
     "which of the two causes it."
 )
 _TAKEN_SHARE = 0.03
@@ -76,7 +76,7 @@ class Summary:
         campaign = self.results.campaign
         left_out = [f"{label} was left out: {reason}." for label, reason in campaign.left_out.items()]
         mixed = mixes_factors(campaign)
-        warned = [_MIXED.format(mixed=" and ".join(mixed), baseline=campaign.baseline)] if mixed else []
+        warned = [_MIXED.format(mixed=_differing(mixed), baseline=campaign.baseline)] if mixed else []
         taken = [*_repeated_trials(self.results), *_taken_processors(self.results, self.rows)]
         return [*left_out, *warned, *taken, *_changed_conditions(self.results)]
 
@@ -104,6 +104,12 @@ def judging(campaign: Campaign) -> list[str]:
     control = _CONTROL.format(margin=margin) if is_controlled else _NO_CONTROL
     verdicts = _VERDICTS.format(comparisons=campaign.comparison_count, margin=margin, control=control)
     return [_FIGURES, verdicts, *([_FACTORIALS] if designs(campaign) else [])]
+
+
+def _differing(names: Sequence[str]) -> str:
+    """The names with the verb that their number asks for."""
+    first, last = ", ".join(names[:-1]), names[-1]
+    return f"{first} and {last} differ" if first else f"{last} differs"
 
 
 def _repeated_trials(results: Results) -> list[str]:

@@ -28,6 +28,7 @@ from toolkit.comparison.records import (
     EMULATOR_LATE,
     HOST_DROPS,
     LEDGER_OFF,
+    PARTIAL,
     PROBE_OFF,
     SELF_LOSS,
     UNRELIABLE,
@@ -50,6 +51,8 @@ _RESULT_LIMIT_S = 15.0
 _FAILED_LIMIT_S = 0.5
 _LATE_MS, _LATE_SHARE = 2.0, 0.1
 _CPU_SHARE, _FILLED_SHARE = 0.25, 0.9
+_COUNTED_SHARE = 0.95
+"""Of the content, how much another program has to have counted for its rate to be that of the content."""
 
 
 @dataclass(slots=True)
@@ -213,7 +216,7 @@ class TrialRunner:
             sender=replace(sender, series=None),
             receiver=replace(receiver, series=None),
             ledger=ledger,
-            cost=_cost(outcome, spec.payload_bytes or sender.size_bytes or 0),
+            cost=TrialCost(),
             retransmitted_packets=sender.packets_retransmitted,
             time_split=_time_split(path, arrived, kept, outcome),
             delay=pinger.delay(rtt_ms.median if rtt_ms is not None else None, path.round_trip_loss) if pinger else None,
@@ -232,13 +235,16 @@ class TrialRunner:
         why = explanation(facts) if facts is not None else ""
         if facts is not None and outcome.background_flow is not None:
             why = f"It shared the path with another flow. {why}"
-        return replace(trial, why=why, marks=list(self._marks(spec.setting, facts, outcome)))
+        cost = _cost(outcome, trial.content_bytes)
+        return replace(trial, cost=cost, why=why, marks=list(self._marks(spec.setting, trial, facts, outcome)))
 
-    def _marks(self, setting: Setting, facts: Facts | None, outcome: _Outcome) -> Iterator[str]:
+    def _marks(self, setting: Setting, trial: Trial, facts: Facts | None, outcome: _Outcome) -> Iterator[str]:
         """What makes the trial less trustworthy (docs/data-format.md)."""
         path, ledger = self.testbed.path, outcome.ledger
         if setting.program is not None and outcome.sender.is_unreliable:
             yield UNRELIABLE
+        elif trial.content_bytes < _COUNTED_SHARE * trial.payload_bytes:
+            yield PARTIAL
         if facts is not None and _lacked_processor(facts, path, ledger):
             yield CPU_BOUND
         if has_self_loss(ledger, outcome.sender):

@@ -15,9 +15,10 @@ other work explains that came with one of the two sides.
 
 A campaign makes many comparisons, each of which would be wrong in one of twenty campaigns. Holm's procedure (Scand. J.
 Statist. 6, 1979) keeps the chance that any `faster` or `slower` is false at 5%: a difference has to persist in an
-interval that misses with probability 0.05 / m, where m is the number of comparisons that are not yet decided. That
-takes more blocks (`toolkit.comparison.stats.least_samples`). It does not apply to `equivalent`, for which one
-comparison has an error of at most 2.5%.
+interval that misses with probability 0.05 / m, where m is the number of comparisons that are not yet decided. Those
+on which nothing can be claimed stay among them, because what decides that (marks, failures) is seen only afterwards: m
+begins with the number that was planned, for which `least_blocks` says how many blocks it takes. None of this applies to
+`equivalent`, for which one comparison has an error of at most 2.5%.
 """
 
 import math
@@ -96,10 +97,10 @@ def reach(control: Interval | None) -> float:
 def judge(comparisons: Sequence[Evidence], margin: float) -> list[Verdict]:
     """The verdicts on all comparisons of a campaign, in their order; `margin` is the largest negligible difference.
 
-    The more comparisons, the more each has to show: judge those of a campaign together, and the A/A controls, which are
-    no findings, one by one.
+    The more comparisons, the more each has to show: judge all that a campaign planned together, and the A/A controls,
+    which are no findings, one by one.
     """
-    undecided = {number for number, each in enumerate(comparisons) if _may_be_different(each)}
+    undecided = set(range(len(comparisons)))
     different: set[int] = set()
     while found := {n for n in undecided if _excludes_one(comparisons[n], ERROR / len(undecided))}:
         different |= found
@@ -138,6 +139,8 @@ def _may_be_different(evidence: Evidence) -> bool:
 
 def _excludes_one(evidence: Evidence, error: float) -> bool:
     """Whether the interval shows a difference that can be claimed."""
+    if not _may_be_different(evidence):
+        return False
     interval = evidence.interval(error, None)
     if interval is None or not interval.excludes_one:
         return False

@@ -1,16 +1,21 @@
 """A folder for the files of a campaign: in memory if there is room, and removed when the campaign ends.
 
+A process that is killed leaves its folder behind, and the next campaign of the same user removes it. The owner of a
+folder holds a lock on a file in it, which the kernel releases when the process ends, however it ends.
+
 A comparison of transports should not measure a disk: in a memory-backed file system both transports pay for the same
 copy. Without room in memory the campaign uses the system's temporary folder, and its caption says so.
 """
 
+import fcntl
 import mmap
 import os
 import random
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from toolkit.errors import TransferError, printable
 from toolkit.units import format_size
 
 _MEMORY_FOLDER = Path("/dev/shm")
+_PREFIX, _LOCK = "nettool-bench-", "lock"
 _MARGIN_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
 WARM_BYTES = 64 << 20
@@ -67,8 +73,10 @@ class Workspace:
 def workspace(sizes: Sequence[int], seed: int, parent: Path | None) -> Iterator[Workspace]:
     """A new folder in `parent`, or in memory if it fits, with a payload of each size that depends only on `seed`.
 
-    There is room for the payloads and one copy. The folder is removed however the block ends. Raises TransferError.
+    There is room for the payloads and one copy. The folder is removed however the block ends; those that killed
+    processes of this user have left are removed first. Raises TransferError.
     """
+    _remove_abandoned({_MEMORY_FOLDER, Path(tempfile.gettempdir()), *([parent] if parent is not None else [])})
     needed_bytes = sum(sizes) + max(sizes, default=0) + _MARGIN_BYTES
     parent = parent or _default_folder(needed_bytes)
     with ExitStack() as stack:
@@ -78,11 +86,7 @@ def workspace(sizes: Sequence[int], seed: int, parent: Path | None) -> Iterator[
                     f"{printable(str(parent))} has no room for two files of {format_size(max(sizes, default=0))}; "
                     "choose another folder with `folder`, or a smaller size with `sizes`"
                 )
-            folder = Path(
-                stack.enter_context(
-                    tempfile.TemporaryDirectory(prefix="nettool-bench-", dir=parent, ignore_cleanup_errors=True)
-                )
-            )
+            folder = stack.enter_context(_locked_folder(parent))
             files = Workspace(folder, f"{parent} ({'memory' if _is_memory(parent) else 'disk'})")
             for size_bytes in sizes:
                 _fill(files.payload(size_bytes), size_bytes, seed)
@@ -92,6 +96,40 @@ def workspace(sizes: Sequence[int], seed: int, parent: Path | None) -> Iterator[
                 f"cannot use {printable(str(parent))}: {error.strerror}; choose another folder with `folder`"
             ) from None
         yield files
+
+
+@contextmanager
+def _locked_folder(parent: Path) -> Iterator[Path]:
+    """A new folder, removed after the block. It takes the name by which others find it only when it is locked."""
+    hidden = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
+    folder = hidden
+    try:
+        with (hidden / _LOCK).open("wb") as lock:
+            with suppress(OSError):  # a file system without locks: nobody gets this one either
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder = hidden.rename(hidden.with_name(hidden.name.removeprefix(".")))
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(parents: Iterable[Path]) -> None:
+    """Remove the folders of this user whose locks nobody holds; one without a lock may be of an earlier version."""
+    for parent in parents:
+        with suppress(OSError):
+            for folder in parent.glob(f"{_PREFIX}*"):
+                with suppress(OSError):
+                    _remove_if_abandoned(folder)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """Raises OSError if it is in use, or of another user, or no folder with a lock."""
+    state = folder.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
+        return
+    with os.fdopen(os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _default_folder(needed_bytes: int) -> Path:

@@ -7,6 +7,7 @@ Sockets of this process at both ends do the measuring, so that no other program 
 - the rate at the receiver while the sender offers more than the bottleneck passes.
 
 A second or two cannot judge a delivery trace, loss bursts or scheduled changes: those figures are shown and not judged.
+Where such a figure was specified, the check claims nothing about the link.
 `nettool link --check` uses FULL_CHECK; a comparison measures each of its links with QUICK_CHECK first.
 """
 
@@ -66,12 +67,17 @@ QUICK_CHECK = CheckPlan(100, 0.6, False, 0.05, 1_000_000, None)
 
 
 class Finding(NamedTuple):
-    """One line of a check. `is_met` is None where the figure cannot be judged, or nothing was requested."""
+    """One line of a check.
+
+    is_met:       None where the figure cannot be judged, or nothing was requested
+    is_requested: whether the link has to meet it
+    """
 
     metric: str
     requested: str
     measured: str
     is_met: bool | None
+    is_requested: bool = True
 
     def to_json(self) -> dict[str, object]:
         """The finding as `nettool link --check --json` prints it."""
@@ -99,17 +105,26 @@ class LinkCheck:
     directions: tuple[DirectionFigures, ...]
 
     @property
-    def is_met(self) -> bool:
-        """Whether no finding misses its specification."""
-        return all(finding.is_met is not False for finding in self.findings)
+    def is_met(self) -> bool | None:
+        """Whether the link is as specified: False if a finding misses it, else None if not all is judged."""
+        if any(finding.is_met is False for finding in self.findings):
+            return False
+        return None if self.not_judged else True
+
+    @property
+    def not_judged(self) -> list[str]:
+        """The metrics that were requested and could not be judged."""
+        return [finding.metric for finding in self.findings if finding.is_requested and finding.is_met is None]
 
     @property
     def verdict(self) -> str:
         """The result in one line."""
         missed = [f"{f.metric} {f.measured} instead of {f.requested}" for f in self.findings if f.is_met is False]
-        if not missed:
-            return "this machine carries this link"
-        return f"this machine cannot carry the requested link: {'; '.join(missed)}"
+        if missed:
+            return f"this machine cannot carry the requested link: {'; '.join(missed)}"
+        if self.not_judged:
+            return f"undecided: so short a check cannot judge {'; '.join(self.not_judged)}"
+        return "this machine carries this link"
 
 
 def check(link: Link, plan: CheckPlan = FULL_CHECK) -> LinkCheck:
@@ -168,7 +183,7 @@ def _measure_direction(
     if cpu_share is not None:
         limit = f"under {format_fraction(CPU_LIMIT)} of a core"
         is_met = cpu_share <= CPU_LIMIT if rate_bps else None
-        findings.append(Finding(f"CPU, {name}", limit, format_fraction(cpu_share), is_met))
+        findings.append(Finding(f"CPU, {name}", limit, format_fraction(cpu_share), is_met, bool(rate_bps)))
     return figures, findings
 
 
@@ -190,18 +205,20 @@ def judge_round_trips(spec: LinkSpec, round_trips_ns: list[int], plan: CheckPlan
     """Median and, if the plan has a tolerance for it, 99th percentile against propagation and transmission."""
     paths = (spec.forward, spec.backward)
     requested_ns = spec.rtt_ns + sum(ECHO_PACKET_BYTES * 8e9 / p.rate_bps for p in paths if p.rate_bps)
-    requested = "no emulated delay" if spec.kind == LAN else format_duration_ns(requested_ns)
+    is_requested = spec.kind != LAN
+    is_changing = any(path.changes for path in paths)
+    requested = _at_first(format_duration_ns(requested_ns), is_changing) if is_requested else "no emulated delay"
     if len(round_trips_ns) < _MIN_ECHOES:
-        yield Finding("RTT", requested, f"{len(round_trips_ns)} of {plan.echoes} echoes answered", None)
+        yield Finding("RTT", requested, f"{len(round_trips_ns)} of {plan.echoes} echoes answered", None, is_requested)
         return
-    is_steady = spec.kind != LAN and not any(p.jitter_ns or p.trace_ms or p.changes or p.reorder for p in paths)
+    is_steady = is_requested and not any(p.jitter_ns or p.trace_ms or p.changes or p.reorder for p in paths)
     ordered = sorted(round_trips_ns)
     figures = [("RTT, median", statistics.median(ordered), plan.rtt_tolerance_ns)]
     if plan.rtt_tail_tolerance_ns is not None:
         figures.append(("RTT, p99", ordered[int(0.99 * len(ordered))], plan.rtt_tail_tolerance_ns))
     for metric, measured_ns, tolerance_ns in figures:
         is_met = -plan.rtt_tolerance_ns < measured_ns - requested_ns <= tolerance_ns if is_steady else None
-        yield Finding(metric, requested, format_duration_ns(measured_ns), is_met)
+        yield Finding(metric, requested, format_duration_ns(measured_ns), is_met, is_requested)
 
 
 def judge_loss(name: str, path: PathSpec, loss: float, packets: int) -> Finding:
@@ -210,6 +227,7 @@ def judge_loss(name: str, path: PathSpec, loss: float, packets: int) -> Finding:
     spread = LOSS_CONFIDENCE_Z * math.sqrt(expected * (1 - expected) / packets) + _STRAY_PACKETS / packets
     requested = format_fraction(expected) if path.burst is None else f"{format_fraction(expected)} and bursts"
     is_met = abs(loss - expected) <= spread if _is_stationary(path) else None
+    requested = _at_first(requested, bool(path.changes))
     return Finding(f"loss, {name}", requested, f"{format_fraction(loss)} of {packets} packets", is_met)
 
 
@@ -218,11 +236,17 @@ def judge_rate(
 ) -> Finding:
     """The rate at the receiver against the share of the bottleneck rate `rate_bps` that the path lets through."""
     if not rate_bps:
-        return Finding(f"rate, {name}", "no limit", format_rate(measured_bps), None)
+        return Finding(f"rate, {name}", "no limit", format_rate(measured_bps), None, is_requested=False)
     share, spread = expected_arrival_share(path, max(1, int(rate_bps * plan.flow_s / 8 / packet_bytes)))
     is_near = abs(measured_bps - rate_bps * share) <= rate_bps * (plan.rate_tolerance * share + spread)
     is_met = is_near if _is_stationary(path) else None
-    return Finding(f"rate, {name}", format_rate(rate_bps * share), format_rate(measured_bps), is_met)
+    requested = _at_first(format_rate(rate_bps * share), bool(path.changes))
+    return Finding(f"rate, {name}", requested, format_rate(measured_bps), is_met)
+
+
+def _at_first(requested: str, is_changing: bool) -> str:
+    """What was requested; where changes are scheduled, of the link before the first of them."""
+    return f"{requested} at first" if is_changing else requested
 
 
 def _is_stationary(path: PathSpec) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from toolkit.comparison.diff import MIN_TRIALS, ONLY_NEW, ONLY_OLD, CellChange
+from toolkit.comparison.diff import ONLY_NEW, ONLY_OLD, CellChange
 from toolkit.comparison.summary import plain
 from toolkit.comparison.verdict import FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, to_settle
 from toolkit.errors import printable
@@ -82,8 +82,6 @@ def _remarks(changes: Sequence[CellChange], hosts: Sequence[str]) -> list[str]:
         lines.append(f"The two campaigns differ: {printable('; '.join(hosts), 400)}.")
     if any(change.pairs for change in changes):
         lines.append(f"Compared in pairs, with the same losses on the link: {_cells(changes, is_paired=True)}.")
-    if any(change.ratio is not None and change.ratio.interval is None for change in changes):
-        lines.append(f"A verdict needs at least {MIN_TRIALS} trials in each campaign: run {MIN_TRIALS} blocks or more.")
     for change in changes:
         if change.verdict in (INCONCLUSIVE, NO_CLAIM):
             lines.append(f"{_cell(change)}: {_why(change)}.")

@@ -38,6 +38,7 @@ MARKS = {
     records.HOST_DROPS: "an endpoint, not the path, dropped packets",
     records.SELF_LOSS: "the sender's own host dropped packets before they were sent",
     records.UNRELIABLE: "the program does not guarantee delivery",
+    records.PARTIAL: "the program counted only a part of the content, whose rate it reports",
     records.BUSY_MACHINE: "other work took over a tenth of the processors, and slows most what needs most of them",
 }
 

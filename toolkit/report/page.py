@@ -209,7 +209,7 @@ def _campaign(summary: Summary, name: str, anchor: str) -> Html:
     return element(
         "section",
         element("h2", f"{name}, {text.started_text(campaign)}"),
-        element("p", " ".join(text.caption(campaign)), class_="note"),
+        element("p", " ".join(text.caption(summary.results)), class_="note"),
         sortable_table(speed.without_prose),
         _pictures(summary, anchor),
         *(sortable_table(table) for table in others),

@@ -260,7 +260,7 @@ def _probes(results: Results) -> Table:
 
 def _trouble(results: Results) -> Table:
     common = _common_marks(results)
-    listed = [t for t in results.trials if t.error or not {BUSY_MACHINE, *common[t.path]}.issuperset(t.marks)]
+    listed = [t for t in results.trials if t.error or not set(common[t.path]).issuperset(t.marks)]
     columns: Columns[Trial] = [
         (Column("trial", True), lambda trial: Cell(str(trial.position + 1), trial.position)),
         (
@@ -273,7 +273,7 @@ def _trouble(results: Results) -> Table:
     note = (
         "In a verdict, a failed transfer has a goodput of 0 and a marked one counts as measured. If more than a fifth "
         f"of either side's trials are marked, nothing is claimed{_EXCEPTION}. "
-        "Trials with no other mark than busy-machine are left out: that takes nothing away."
+        "The mark busy-machine takes nothing away."
     )
     for path, marks in common.items():
         note += f" All trials on {path_label(path)} are marked {_marks(marks)}." if marks else ""

@@ -17,7 +17,8 @@ from typing import Any
 from tabulate import tabulate
 
 from toolkit.comparison.findings import PathVerdict
-from toolkit.comparison.records import Campaign
+from toolkit.comparison.pairs import whole_blocks
+from toolkit.comparison.records import Campaign, Results
 from toolkit.comparison.rows import Row
 from toolkit.comparison.stats import MIN_SAMPLES
 from toolkit.comparison.summary import Summary, plain
@@ -78,9 +79,9 @@ def report_object(summaries: Sequence[Summary], imported: Sequence[Row]) -> dict
     return {"headline": sentences, "notes": notes, "rows": flat_rows(summaries, imported)}
 
 
-def caption(campaign: Campaign) -> list[str]:
+def caption(results: Results) -> list[str]:
     """Sentences that say what was measured, on which machine, and what to be careful about."""
-    host = campaign.host
+    campaign, host = results.campaign, results.campaign.host
 
     def known(value: object) -> str:
         return "unknown" if value is None else label(value)
@@ -89,7 +90,7 @@ def caption(campaign: Campaign) -> list[str]:
     content = f"One file of {sizes}" if campaign.time_s is None else f"Content for {format_seconds(campaign.time_s)}"
     lines = [
         f"{content} in {label(campaign.storage)}.",
-        f"{_blocks_text(campaign)} in random order (seed {campaign.seed}), after one warm-up of each transport.",
+        f"{_blocks_text(results)} in random order (seed {campaign.seed}), after one warm-up of each transport.",
         f"{known(host.cores)} cores of {known(host.cpu)}, {known(host.system)} {known(host.kernel)}.",
         f"nettool {known(host.nettool)}, Python {known(host.python)}.",
     ]
@@ -106,10 +107,15 @@ def caption(campaign: Campaign) -> list[str]:
     return lines
 
 
-def _blocks_text(campaign: Campaign) -> str:
-    if campaign.budget_s is None:
-        return f"{campaign.repeats} block{'s' * (campaign.repeats > 1)}"
-    return f"{campaign.repeats} blocks or more (a budget of {format_seconds(campaign.budget_s)})"
+def _blocks_text(results: Results) -> str:
+    """How many blocks ran, and of how many where the campaign was not finished."""
+    campaign, (fewest, most) = results.campaign, whole_blocks(results)
+    budget = "" if campaign.budget_s is None else f" (a budget of {format_seconds(campaign.budget_s)})"
+    ran = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    if fewest >= campaign.repeats:
+        return f"{ran} block{'s' * (most > 1)}{budget}"
+    planned = f"{campaign.repeats} planned" if campaign.budget_s is None else f"at least {campaign.repeats} planned"
+    return f"{ran} of {planned} block{'s' * (campaign.repeats > 1)}{budget}"
 
 
 def started_text(campaign: Campaign) -> str:
@@ -185,7 +191,7 @@ def _captions(summaries: Sequence[Summary]) -> list[str]:
     """The notes and captions of the campaigns; a sentence that holds for several appears once, with their names."""
     by_line: dict[str, list[str]] = {}
     for summary, name in zip(summaries, names(summaries), strict=True):
-        for line in (*summary.notes, *caption(summary.results.campaign)):
+        for line in (*summary.notes, *caption(summary.results)):
             by_line.setdefault(line, []).append(name)
     return [_about(where, line, len(summaries)) for line, where in by_line.items()]
 

@@ -17,6 +17,12 @@ def campaign(tcp_bps: float, udp_bps: float, seed: int, repeats: int = 12) -> Re
 
 
 NOISY = Truth({}, repeats=12, noise=0.02, drift=0.5, with_control=False)
+PAIRS, TRIALS = "pairs of which anything arrived", "trials in one of the two campaigns"
+
+
+def too_few(least: int, what: str) -> str:
+    """Why there is no claim, and what would help."""
+    return f"fewer than {least} {what}: run {least} blocks or more in each campaign"
 
 
 def failed(trial: Trial) -> Trial:
@@ -49,6 +55,24 @@ def test_trials_with_the_same_losses_are_compared_in_pairs() -> None:
     assert (unpaired.pairs, unpaired.verdict) == (0, "inconclusive")
 
 
+def test_what_could_be_pairs_asks_for_as_many_blocks_as_pairs_take() -> None:
+    five = make_results(replace(NOISY, goodput_bps={("tcp-cubic", "a"): 90e6}, repeats=5), 1)
+    (change,) = compare(five, five)
+    assert (change.verdict, change.because) == ("no claim", too_few(6, PAIRS))
+    six = make_results(replace(NOISY, goodput_bps={("tcp-cubic", "a"): 90e6}, repeats=6), 1)
+    assert compare(six, six)[0].verdict == "equivalent"
+    pilot = replace(five, campaign=replace(five.campaign, repeats=8, budget_s=360.0))
+    assert compare(pilot, pilot)[0].because == too_few(8, PAIRS)
+
+
+def test_a_cell_of_one_campaign_is_no_comparison() -> None:
+    """It does not count where a difference has to persist among several: 7 trials show one, and not two."""
+    slower, paths = {("tcp-cubic", "a"): 45e6}, [("tcp-cubic", "b"), ("tcp-cubic", "c")]
+    plain_old = Truth({("tcp-cubic", "a"): 90e6, **dict.fromkeys(paths, 90e6)}, 7, noise=0.001, with_control=False)
+    old, new = make_results(plain_old, 1), make_results(replace(plain_old, goodput_bps=slower), 2)
+    assert [change.verdict for change in compare(old, new)] == ["slower", "only in the old", "only in the old"]
+
+
 def test_pairs_in_which_both_failed_say_nothing() -> None:
     old = make_results(replace(NOISY, goodput_bps={("tcp-cubic", "a"): 90e6}), 1)
     both = replace(old, trials=[failed(t) if t.block < 4 else t for t in old.trials])
@@ -56,7 +80,7 @@ def test_pairs_in_which_both_failed_say_nothing() -> None:
     assert (change.verdict, change.ratio and change.ratio.value) == ("equivalent", 1.0)
     most = replace(old, trials=[failed(t) if t.block < 8 else t for t in old.trials])
     (change,) = compare(most, most)
-    assert (change.verdict, change.because, change.old_bps) == ("no claim", "too few pairs", None)
+    assert (change.verdict, change.because, change.old_bps) == ("no claim", too_few(6, PAIRS), None)
 
 
 def test_a_wide_interval_is_inconclusive() -> None:
@@ -94,7 +118,7 @@ def test_the_interval_of_campaigns_with_a_budget_accounts_for_all_looks(shift: i
 
 def test_few_trials_and_marked_trials_make_no_claim() -> None:
     few = compare(campaign(90e6, 90e6, 1, repeats=6), campaign(45e6, 45e6, 2, repeats=6))
-    assert {(c.verdict, c.because) for c in few} == {("no claim", "fewer than 7 trials in one of the two campaigns")}
+    assert {(c.verdict, c.because) for c in few} == {("no claim", too_few(7, TRIALS))}
     old, new = campaign(90e6, 90e6, 1), campaign(90e6, 45e6, 2)
     marked = replace(new, trials=[replace(t, marks=[CPU_BOUND]) for t in new.trials])
     assert {change.verdict for change in compare(old, marked)} == {"no claim"}

@@ -133,6 +133,9 @@ def test_a_comparison_of_two_changes_at_once_says_so() -> None:
     assert summary.verdicts[0].factorials == []
     (note,) = summary.notes
     assert note.startswith("udp-bbr differs from tcp-cubic in both transport and congestion control")
+    both = Truth({(name, "a"): 90e6 for name in ("tcp-cubic", "udp-bbr", "udp-newreno")}, with_control=False)
+    note = next(note for note in summarise(make_results(both, 1)).notes if "differ" in note)
+    assert note.startswith("udp-bbr and udp-newreno differ from tcp-cubic in both")
     assert "2 x 2" not in judging(summary.results.campaign)[-1]
     assert summarise(campaign("tcp-cubic", "udp-cubic")).notes == []
 

@@ -1,6 +1,7 @@
 """Estimated times against simulated transfers, and against a campaign as it proceeds."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,20 @@ def test_loss_costs_time_with_cubic_and_hardly_any_with_bbr() -> None:
 
     assert seconds("tcp-cubic", "5%") > 5 * seconds("tcp-cubic", "0%")
     assert seconds("udp-bbr", "5%") < 1.2 * seconds("udp-bbr", "0%")
+
+
+@pytest.mark.parametrize("name", ["udp-rate", "tcp-cubic", "udp-rate+plaintext"])
+def test_a_transport_keeps_to_its_own_rate(name: str) -> None:
+    def seconds_each(rate: str, **options: Any) -> float:
+        plan = link_plan(**{"transports": f"{name}={rate}", "sizes": ("1MiB",), **options})
+        return Forecast(plan).left_s() / plan.trial_count
+
+    wire_s = 8 * (1 << 20) / 1e6
+    assert seconds_each("1Mbit") - seconds_each("1Gbit") == pytest.approx(wire_s, rel=0.1)
+    timed: dict[str, Any] = {"sizes": (), "time": "3s"}
+    assert seconds_each("1Mbit", **timed) < seconds_each("1Gbit", **timed) + 2
+    loopback = Scenario("loopback", transports=f"{name}=1Mbit", sizes=("1MiB",), repeats=4, control=False).plan()
+    assert Forecast(loopback).left_s() > loopback.trial_count * wire_s
 
 
 def test_a_machine_that_starts_processes_slowly_needs_longer() -> None:

@@ -82,6 +82,13 @@ def test_the_interval_holds_the_mean_of_normal_runs_in_95_of_100() -> None:
         assert 0.935 <= held / 2000 <= 0.965
 
 
+def test_a_run_without_its_baseline_has_no_ratio() -> None:
+    cut = run(2.0, 2)
+    cut = replace(cut, trials=[trial for trial in cut.trials if trial.transport != "tcp-cubic"])
+    row = rival(merge([run(2.0, 1), cut, run(2.0, 3)]))
+    assert (row.runs, row.left_out) == (2, ("campaign 2: the baseline was not run",))
+
+
 def test_a_run_whose_transfers_all_failed_is_not_left_out() -> None:
     failed = run(1.0, 2)
     trials = [

@@ -53,6 +53,14 @@ def test_nothing_is_judged_where_nothing_was_requested(monkeypatch: pytest.Monke
     assert probed(LINK, [outcome(None)], monkeypatch).is_met is None
 
 
+def test_the_processor_alone_does_not_show_that_a_link_is_as_specified(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = Finding("CPU", "under 90% of a core", "20%", True)
+    only_cpu = LinkCheck((*outcome(None).findings, cpu), (40_000_000,), (FORWARD,))
+    recorded = probed(LINK, [only_cpu], monkeypatch)
+    assert recorded.is_met is None
+    assert "NOT met" not in recorded.text
+
+
 def test_without_a_reply_the_round_trip_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = LinkCheck(outcome(True).findings, (), (FORWARD,))
     assert probed(LINK, [silent], monkeypatch).rtt_ms is None

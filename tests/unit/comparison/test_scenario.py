@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tcp_controls import default_control
+from toolkit.api.target import parse_target
 from toolkit.channel import Address
 from toolkit.comparison import plan as plan_module
 from toolkit.comparison import scenario as scenario_module
@@ -68,6 +69,7 @@ def test_a_link_compares_both_controls_over_both_transports(monkeypatch: pytest.
     [
         ("tcp,udp-vegas", "unknown congestion control 'vegas': choose one of bbr, cubic, newreno, rate"),
         ("tcp,udp-rate", "udp-rate needs a rate: write it like udp-rate=50Mbit"),
+        ("tcp,quic=50Mbit", "aioquic keeps to no rate"),
         ("tcp-no-such,udp", "tcp-no-such cannot run: this kernel offers no no-such"),
     ],
 )
@@ -75,6 +77,16 @@ def test_controls_that_cannot_run_are_refused_before_the_first_trial(transports:
     with pytest.raises(UsageError) as caught:
         Scenario("link", transports=transports).plan()
     assert message in str(caught.value)
+
+
+def test_what_records_have_decided_is_not_asked_for_again() -> None:
+    Scenario("link", folder=Path("elsewhere")).check_resumes()
+    Scenario("remote", address=parse_target("far"), wait="30s", is_reverse=True).check_resumes()
+    for given, name in (({"repeats": 9}, "`repeats`"), ({"competitor": "tcp-bbr"}, "`competitor`")):
+        with pytest.raises(UsageError, match=f"goes on with the settings of its records: leave {name} out"):
+            replace(Scenario("link"), **given).check_resumes()
+    with pytest.raises(UsageError, match="leave the options of the link out"):
+        Scenario("link", link={"loss": ["1%"]}).check_resumes()
 
 
 def test_a_control_given_by_itself_is_not_left_out_silently() -> None:
@@ -219,6 +231,7 @@ def test_the_command_line_takes_precedence_over_the_scenario(tmp_path: Path) -> 
         ('[link]\nrate = ["1Mbit", "1Mbit"]', "the same"),
         ('sizes = ["1MiB", "1024KiB"]', "twice"),
         ('competitor = "iperf3-tcp"', "`competitor`"),
+        ('competitor = "udp-rate"', "udp-rate needs a rate"),
         ("competitor = 6", "the wrong type"),
         ("limit = 60", "the wrong type"),
         ("margin = 0.05", "the wrong type"),

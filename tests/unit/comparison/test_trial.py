@@ -19,6 +19,7 @@ from toolkit.comparison.records import (
     EMULATOR_LATE,
     HOST_DROPS,
     LEDGER_OFF,
+    PARTIAL,
     PROBE_OFF,
     SELF_LOSS,
     UNRELIABLE,
@@ -279,6 +280,20 @@ def test_an_outside_program_without_a_digest_reports_its_own_figures(tmp_path: P
     recorded = trial(tmp_path, sender, EndpointResult(), setting=iperf3)
     assert recorded.verified
     assert (recorded.seconds, recorded.goodput_bps, recorded.marks) == (2.0, 4e6, [UNRELIABLE])
+
+
+@pytest.mark.parametrize(("counted", "marks"), [(0.94, [PARTIAL]), (0.95, []), (1.3, [])])
+def test_a_program_that_counted_a_part_of_the_content_is_marked_and_pays_for_that_part(
+    tmp_path: Path, counted: float, marks: list[str]
+) -> None:
+    iperf3 = parse_transports("iperf3-tcp")[0]
+    size = int(counted * SIZE)
+    recorded = trial(
+        tmp_path, EndpointResult(size_bytes=size, seconds=2.0, goodput_bps=4e6, is_delivered=True), setting=iperf3
+    )
+    assert (recorded.verified, recorded.goodput_bps, recorded.marks) == (True, 4e6, marks)
+    assert recorded.content_bytes == size
+    assert recorded.cost.wire_bytes_per_payload_byte == pytest.approx(1_100_000 / size)
 
 
 def test_a_setting_without_a_rate_needs_a_path_with_one(tmp_path: Path) -> None:

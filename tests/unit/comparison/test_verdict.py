@@ -162,8 +162,17 @@ def test_a_difference_that_is_found_leaves_more_room_to_the_others() -> None:
     unsettled = measured([0.8, 1.2] * 5)
     assert [v.word for v in judge([strong, weak], MARGIN)] == [SLOWER, SLOWER]
     assert [v.word for v in judge([weak, unsettled], MARGIN)] == [INCONCLUSIVE, INCONCLUSIVE]
-    doubtful = replace(weak, doubt="marked")  # makes no claim that could be wrong
-    assert [v.word for v in judge([weak, doubtful], MARGIN)] == [SLOWER, NO_CLAIM]
+
+
+def test_what_was_planned_and_makes_no_claim_leaves_no_more_room_to_the_others() -> None:
+    """So the number of blocks that a campaign takes is known before it begins."""
+    all_slower = measured([0.8] * 6)
+    doubtful, missing = replace(all_slower, doubt="marked"), Evidence(None, lambda *_: None, 0, doubt="not run")
+    assert [v.word for v in judge([all_slower], MARGIN)] == [SLOWER]
+    assert least_blocks(2) == 7
+    for other in (doubtful, missing):
+        assert [v.word for v in judge([all_slower, other], MARGIN)] == [INCONCLUSIVE, NO_CLAIM]
+        assert [v.word for v in judge([measured([0.8] * 7), other], MARGIN)] == [SLOWER, NO_CLAIM]
 
 
 def test_what_could_be_found_is_a_measured_difference() -> None:

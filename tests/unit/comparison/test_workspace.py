@@ -1,5 +1,8 @@
 """The folder for the files of a campaign, and its removal."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,55 @@ def test_it_is_removed_however_the_campaign_ends(end: type[BaseException] | None
     else:
         use()
     assert list(tmp_path.iterdir()) == []
+
+
+OWNER = """
+import sys
+from pathlib import Path
+from toolkit.comparison.workspace import workspace
+
+with workspace([1000], 1, Path(sys.argv[1])) as files:
+    print(files.folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_folder_of_a_killed_process_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", OWNER, tmp_path], stdin=pipe, stdout=pipe, text=True) as owner:
+        assert owner.stdout is not None
+        left = Path(owner.stdout.readline().strip())
+        with workspace([10], 1, tmp_path):
+            assert (left / "payload-1000").exists()  # its owner lives
+        assert list(tmp_path.iterdir()) == [left]
+        owner.kill()
+        owner.wait()
+        assert left.exists()
+    with workspace([10], 1, tmp_path) as files:
+        assert list(tmp_path.iterdir()) == [files.folder]
+
+
+def test_only_what_is_surely_an_abandoned_folder_of_this_user_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, elsewhere = tmp_path / "parent", tmp_path / "elsewhere"
+    abandoned, without_lock = parent / "nettool-bench-1", parent / "nettool-bench-2"
+    for folder in (abandoned, without_lock, elsewhere):
+        folder.mkdir(parents=True)
+    (abandoned / "lock").touch()
+    (elsewhere / "lock").touch()
+    (parent / "nettool-bench-3").symlink_to(elsewhere)
+    (parent / "nettool-bench-4").touch()
+    (parent / "other").mkdir()
+    with monkeypatch.context() as patch:
+        user = os.geteuid()
+        patch.setattr(os, "geteuid", lambda: user + 1)
+        with workspace([10], 1, parent):
+            assert abandoned.exists()
+    with workspace([10], 1, parent):
+        assert not abandoned.exists()
+    assert sorted(path.name for path in parent.iterdir()) == [*(f"nettool-bench-{n}" for n in (2, 3, 4)), "other"]
+    assert (elsewhere / "lock").exists()
 
 
 def test_received_files_reuse_storage_without_its_content(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from toolkit.emulator.check import (
     judge_round_trips,
 )
 from toolkit.netmodel.path import PathModel
+from toolkit.netmodel.profiles import profile
 from toolkit.netmodel.spec import LAN, BurstLoss, LinkChange, LinkSpec, PathSpec
 
 MS = 1_000_000
@@ -85,8 +86,18 @@ def test_a_short_look_does_not_judge_what_varies_over_time(path: PathSpec) -> No
     assert judge_rate("x", path, 20e6, 1.0, 1500, FULL_CHECK).is_met is None
 
 
+def test_what_was_specified_of_a_link_with_changes_is_how_it_begins() -> None:
+    changing = UNSTEADY[2]
+    assert judge_loss("x", changing, 0.0, 1000).requested == "0% at first"
+    assert judge_rate("x", changing, 20e6, 20e6, 1500, FULL_CHECK).requested == "20 Mbit/s at first"
+    median, _ = judge_round_trips(LinkSpec(PathSpec(delay_ns=MS), changing), [MS] * 200, FULL_CHECK)
+    assert median.requested.endswith(" ms at first")
+
+
 def test_a_path_without_a_rate_has_no_rate_to_miss() -> None:
-    assert judge_rate("x", PathSpec(), None, 1e9, 1500, FULL_CHECK) == Finding("rate, x", "no limit", "1 Gbit/s", None)
+    assert judge_rate("x", PathSpec(), None, 1e9, 1500, FULL_CHECK) == Finding(
+        "rate, x", "no limit", "1 Gbit/s", None, is_requested=False
+    )
 
 
 def test_round_trips_are_judged_by_median_and_tail() -> None:
@@ -122,12 +133,32 @@ def test_too_few_echoes_are_not_judged() -> None:
 
 
 def test_the_verdict_names_what_is_missed() -> None:
-    met, unjudged = Finding("RTT", "1 ms", "1 ms", True), Finding("loss, x", "1%", "2%", None)
+    met, unjudged = Finding("RTT", "1 ms", "1 ms", True), Finding("rate, x", "no limit", "2 Gbit/s", None, False)
     missed = Finding("rate, x", "90 Gbit/s", "1 Gbit/s", False)
     assert LinkCheck((met, unjudged), (), ()).verdict == "this machine carries this link"
     check = LinkCheck((met, missed), (), ())
     assert not check.is_met
     assert check.verdict == "this machine cannot carry the requested link: rate, x 1 Gbit/s instead of 90 Gbit/s"
+
+
+def test_nothing_is_claimed_of_a_link_whose_requested_figures_are_not_judged() -> None:
+    rtt, loss = Finding("RTT", "1 ms", "9 ms", None), Finding("loss, x", "0% and bursts", "2%", None)
+    cpu, missed = Finding("CPU, x", "under 90%", "20%", True), Finding("CPU, y", "under 90%", "99%", False)
+    check = LinkCheck((rtt, loss, cpu), (), ())
+    assert (check.is_met, check.not_judged) == (None, ["RTT", "loss, x"])
+    assert check.verdict == "undecided: so short a check cannot judge RTT; loss, x"
+    assert LinkCheck((rtt, missed), (), ()).is_met is False
+
+
+def test_starlink_is_undecided_whatever_was_measured() -> None:
+    spec = profile("starlink").spec
+    findings = [
+        *judge_round_trips(spec, [spec.rtt_ns] * 200, FULL_CHECK),
+        judge_loss("x", spec.forward, 0.9, 1000),
+        judge_rate("x", spec.forward, spec.forward.mean_rate_bps, 1e6, 1500, FULL_CHECK),
+        Finding("CPU, x", "under 90%", "20%", True),
+    ]
+    assert LinkCheck(tuple(findings), (), ()).is_met is None
 
 
 def test_a_finding_keeps_its_json_names() -> None:

@@ -170,6 +170,34 @@ def test_the_caption_warns_of_a_busy_machine_and_too_few_pairs() -> None:
     assert "blocks or more" not in comparison(results)
 
 
+@pytest.mark.parametrize("budget_s", [None, 360.0])
+def test_the_caption_counts_the_blocks_that_ran(budget_s: float | None) -> None:
+    results = one_path()
+    planned = replace(results.campaign, budget_s=budget_s)
+    budget = " (a budget of 6 min)" if budget_s else ""
+    repeats = planned.repeats
+
+    def shown(least: int, rest: int = 0) -> str:
+        """The text if as many blocks ran whole, and so many trials of the next."""
+        ran = [trial for trial in results.trials if trial.block < least]
+        ran += [trial for trial in results.trials if trial.block == least][:rest]
+        return re.sub(r"\s+", " ", comparison(replace(results, campaign=planned, trials=ran)))
+
+    assert f" {repeats} blocks{budget} in random order" in shown(repeats)
+    of = f"of at least {repeats}" if budget_s else f"of {repeats}"
+    assert f" 3 {of} planned blocks{budget} in random order" in shown(3)
+    assert f" 3 {of} planned blocks{budget} in random order" in shown(3, 2)
+    assert f" 0 {of} planned blocks{budget} in random order" in shown(0)
+
+
+def test_a_baseline_that_was_not_run_did_not_fail() -> None:
+    results = one_path()
+    baseline = results.campaign.baseline
+    cut = replace(results, trials=[t for t in results.trials if t.transport != baseline])
+    assert "the baseline was not run" in comparison(cut)
+    assert "no transfer of the baseline" not in comparison(cut)
+
+
 def test_an_empty_host_record_is_shown_as_unknown() -> None:
     results = one_path()
     assert "unknown" in comparison(replace(results, campaign=replace(results.campaign, host=HostInfo())))

@@ -1,7 +1,9 @@
 """iperf3 as an endpoint of a trial: an outside baseline, without a file and without a digest.
 
-Speaks `toolkit.comparison.worker_protocol`. The time is iperf3's own, from the first byte sent to the last byte
-received, which leaves out the handshake. Over UDP nothing is retransmitted, and the result says how much has arrived.
+Speaks `toolkit.comparison.worker_protocol`. The time is iperf3's own, which leaves out the handshake. iperf3 ends when
+its client has handed the last byte to the kernel: what its server had counted by then, and in which time, is the
+result. Over TCP that may be a part of the content, and the rate is that of the part. Over UDP nothing is retransmitted,
+and the result says how much has arrived.
 """
 
 import json
@@ -118,8 +120,10 @@ def _tcp_result(end: Mapping[str, Any], job: SendJob) -> EndpointResult:
 
 
 def _udp_result(end: Mapping[str, Any]) -> EndpointResult:
-    total = end["sum"]
-    size_bytes = (total["packets"] - total["lost_packets"]) * _UDP_PAYLOAD_BYTES
+    total, received = end["sum"], end.get("sum_received") or {}
+    if not received.get("bytes"):  # before iperf3 3.10, a server did not report what it had counted
+        received = total
+    size_bytes = (received["packets"] - received["lost_packets"]) * _UDP_PAYLOAD_BYTES
     return EndpointResult(
         size_bytes=size_bytes,
         seconds=total["seconds"],
