@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import secrets
+import select
 import socket
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from toolkit.security.opened_handshake import OpenedHandshake
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import UdpListener
-from toolkit.transports.udp.mmsg import SingleExchange
+from toolkit.transports.udp.mmsg import Arrival, SingleExchange
 from toolkit.transports.udp.qlog_files import ConnectionLog
 from toolkit.transports.udp.socket import DatagramSocket
 
@@ -71,6 +72,32 @@ class TestHandshake:
         channel = listener.accept(timeout_s=PATIENCE_S)
         assert channel is not None
         channel.abort()
+
+    def test_packets_that_overtake_the_connection_of_their_socket_keep_their_ecn_field(
+        self, listener: UdpListener, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_socket, is_made = listener._connected_socket, threading.Event()
+
+        def make_and_wait(arrival: Arrival) -> socket.socket:
+            made = make_socket(arrival)
+            is_made.set()
+            assert select.select([made], [], [], PATIENCE_S)[0]  # the client's first message is there
+            return made
+
+        monkeypatch.setattr(listener, "_connected_socket", make_and_wait)
+        with closing(UdpTransport().connect(listener.address, OPTIONS)) as client:
+            assert is_made.wait(PATIENCE_S)
+            client.send_message(b"early")
+            channel = listener.accept(timeout_s=PATIENCE_S)
+            assert channel is not None
+            with closing(channel):
+                assert channel.receive(timeout_s=PATIENCE_S) == b"early"
+                draining = Background(lambda: [channel.receive(timeout_s=PATIENCE_S) for _ in range(30)])
+                for _ in range(30):
+                    client.send_message(b"late")
+                    client.flush()
+                draining.outcome()
+                assert client.statistics()["ecn"] == 1
 
     def test_packets_behind_finish_are_not_lost(self, listener: UdpListener, cleanup: ExitStack) -> None:
         client = BareClient(cleanup, listener.address)

@@ -16,7 +16,7 @@ from toolkit.channel import Address, Channel
 from toolkit.errors import PeerClosedError
 from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.udp.mmsg import make_exchange
-from toolkit.transports.udp.socket import report_local_address
+from toolkit.transports.udp.socket_options import report_local_address
 
 MAX_CONNECTIONS: Final = 64
 MAX_CONNECTIONS_PER_HOST: Final = 16

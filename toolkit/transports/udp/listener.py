@@ -43,7 +43,8 @@ from toolkit.transports.udp.flood_guard import FloodGuard
 from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, make_exchange
 from toolkit.transports.udp.protection import SessionSecurity, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
-from toolkit.transports.udp.socket import DatagramSocket, report_local_address, wait_readable
+from toolkit.transports.udp.socket import DatagramSocket, wait_readable
+from toolkit.transports.udp.socket_options import report_ecn, report_local_address
 from toolkit.transports.udp.statistics import HandshakeCounts
 from toolkit.transports.udp.wake_pair import WakePair
 from toolkit.transports.unexpected import UnexpectedErrors
@@ -258,10 +259,10 @@ class UdpListener:
         """Make the channel of a client that has finished its handshake. Raises OSError if no descriptors are left."""
         with contextlib.ExitStack() as on_failure:
             raw = on_failure.enter_context(self._connected_socket(arrival))
-            # Until it was connected, the new socket took what anybody sent to its address.
+            # Until it was connected, the new socket took what anybody sent to its address, which is `arrival`'s.
             for stray in self._stray_exchange.receive(raw):
                 copy = memoryview(bytes(stray.data))
-                self._strays.append(stray._replace(data=copy, control=arrival.control))
+                self._strays.append(stray._replace(data=copy, control=arrival.control + stray.control))
             sock = DatagramSocket(raw, self._options.offload)
             wake_pair = WakePair()
             on_failure.callback(wake_pair.close)
@@ -308,6 +309,7 @@ class UdpListener:
                 only_ipv6 = self._socket.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
             _share_port(sock)
+            report_ecn(sock)  # before anything is read from it: packets of this connection may be among the strays
             bound = self._socket.sock.getsockname()
             # A link-local address means nothing without its interface, so both addresses have the peer's scope.
             sock.bind((arrival.local_host or bound[0], bound[1], *arrival.peer[2:]))

@@ -25,33 +25,26 @@ from typing import Final
 
 import numpy as np
 
-from toolkit.kernel_timestamps import SO_TIMESTAMPNS, TIMESTAMP_BYTES, Ancillary, ArrivalStamps
+from toolkit.kernel_timestamps import TIMESTAMP_BYTES, Ancillary, ArrivalStamps
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
 from toolkit.transports.udp.route import socket_on_new_route
 from toolkit.transports.udp.send_room import SendRoom
+from toolkit.transports.udp.socket_options import SO_RXQ_OVFL, grow_receive_buffer, report_ecn, try_option
 
 _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
-_SO_RCVBUFFORCE: Final = 33
-_SO_RXQ_OVFL: Final = 40
 _IP_MTU_DISCOVER: Final = 10
 _IP_MTU: Final = 14
-_IP_RECVTOS: Final = 13
 _IP_PKTINFO: Final = 8
 _IPV6_MTU_DISCOVER: Final = 23
 _IPV6_MTU: Final = 24
-_IPV6_RECVPKTINFO: Final = 49
 _IPV6_PKTINFO: Final = 50
-_IPV6_RECVTCLASS: Final = 66
 _IPV6_TCLASS: Final = 67
 _IP_RECVERR: Final = 11
 _IPV6_RECVERR: Final = 25
 _PMTUDISC_PROBE: Final = 3
 
-_WANTED_BUFFER_BYTES: Final = 16 << 20
-"""Size of the receive buffer. At 10 Gbit/s it holds what arrives in 13 ms, which is several time slices of a scheduler.
-The receive window begins at a quarter of it."""
 _SEND_WAIT_MS: Final = 10
 """How long one send waits for room; what arrives meanwhile waits too."""
 _RECEIVE_ROOM_BYTES: Final = 1 << 16
@@ -114,24 +107,23 @@ class DatagramSocket:
         self._segment_and_ecn = (0, 0)  # parsed from it
         self._ecn = 0  # of outgoing datagrams
         sock.setblocking(False)
-        self.can_segment = self._offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
-        self.can_coalesce = self._offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_GRO, 1)
-        _try_option(sock, socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        self.can_segment = self._offload == "auto" and try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
+        self.can_coalesce = self._offload == "auto" and try_option(sock, _SOL_UDP, _UDP_GRO, 1)
+        try_option(sock, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         self._stamps = ArrivalStamps(sock)
         for level, option in ((socket.IPPROTO_IP, _IP_MTU_DISCOVER), (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)):
-            _try_option(sock, level, option, _PMTUDISC_PROBE)
-        _try_option(sock, socket.IPPROTO_IP, _IP_RECVTOS, 1)
-        _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
-        _grow_receive_buffer(sock)
+            try_option(sock, level, option, _PMTUDISC_PROBE)
+        report_ecn(sock)
+        grow_receive_buffer(sock)
         self.receive_buffer_bytes = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         if self._reports_drops:
             self.report_local_drops()
 
     def report_local_drops(self) -> None:
         """Have `send` notice what this host drops. The socket must then be read by `receive`, which clears errors."""
-        self._reports_drops = _try_option(self.sock, socket.IPPROTO_IP, _IP_RECVERR, 1)
+        self._reports_drops = try_option(self.sock, socket.IPPROTO_IP, _IP_RECVERR, 1)
         if self.sock.family == socket.AF_INET6:
-            self._reports_drops |= _try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            self._reports_drops |= try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -174,8 +166,8 @@ class DatagramSocket:
             return 0
         if transmit.ecn != self._ecn:
             self._ecn = transmit.ecn
-            _try_option(self.sock, socket.IPPROTO_IP, socket.IP_TOS, transmit.ecn)
-            _try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_TCLASS, transmit.ecn)
+            try_option(self.sock, socket.IPPROTO_IP, socket.IP_TOS, transmit.ecn)
+            try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_TCLASS, transmit.ecn)
         data, segment_bytes = transmit.data, transmit.segment_bytes
         self._unsent_bytes = len(data)
         unsent = 0
@@ -333,7 +325,7 @@ class DatagramSocket:
         for level, kind, value in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:
                 segment = _INT32.unpack_from(value)[0]
-            elif level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL:
+            elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
                 self.drop_count = self._earlier_drops + _UINT32.unpack_from(value)[0]
             elif (level == socket.IPPROTO_IP and kind == socket.IP_TOS) or (
                 level == socket.IPPROTO_IPV6 and kind == _IPV6_TCLASS
@@ -364,34 +356,3 @@ class _NoRoomError(Exception):
 
 class _SegmentationRefusedError(Exception):
     """The device of the route cannot segment: older virtual devices, some tunnels."""
-
-
-def report_local_address(sock: socket.socket) -> None:
-    """Make the socket report the local address that a datagram was sent to, and neither drops nor times of arrival.
-
-    The control messages of most datagrams are then equal, and are parsed once (`mmsg`).
-    """
-    for option in (_SO_RXQ_OVFL, SO_TIMESTAMPNS):
-        _try_option(sock, socket.SOL_SOCKET, option, 0)
-    _try_option(sock, socket.IPPROTO_IP, _IP_PKTINFO, 1)
-    _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-
-
-def _try_option(sock: socket.socket, level: int, option: int, value: int) -> bool:
-    try:
-        sock.setsockopt(level, option, value)
-    except OSError:
-        return False
-    return True
-
-
-def _grow_receive_buffer(sock: socket.socket) -> None:
-    """Enlarge it to `_WANTED_BUFFER_BYTES`, or as far as the system permits; never shrink a larger default.
-
-    SO_RCVBUFFORCE exceeds the system's maximum (net.core.rmem_max), but needs CAP_NET_ADMIN.
-    """
-    # The kernel doubles the value that is set, for its overhead, and returns the double.
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 2 * _WANTED_BUFFER_BYTES:
-        return
-    if not _try_option(sock, socket.SOL_SOCKET, _SO_RCVBUFFORCE, _WANTED_BUFFER_BYTES):
-        _try_option(sock, socket.SOL_SOCKET, socket.SO_RCVBUF, _WANTED_BUFFER_BYTES)

@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.background import PATIENCE_S
 from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, BatchExchange, DatagramExchange, SingleExchange
-from toolkit.transports.udp.socket import DatagramSocket, report_local_address
+from toolkit.transports.udp.socket import DatagramSocket
+from toolkit.transports.udp.socket_options import report_local_address
 
 BOUND = [(socket.AF_INET, "0.0.0.0", "127.0.0.1"), (socket.AF_INET6, "::", "127.0.0.1"), (socket.AF_INET6, "::", "::1")]
 
