@@ -11,6 +11,7 @@ take half a minute of processor time, and sessions would run beside them.
 import argparse
 import contextlib
 import filecmp
+import importlib
 import os
 import re
 import subprocess
@@ -29,6 +30,8 @@ from tabulate import tabulate
 
 import toolkit
 from toolkit.errors import NettoolError
+from toolkit.security.credentials import NoCredential
+from toolkit.security.rehearsal import rehearse
 from toolkit.transports import registry
 from toolkit.units import format_size, parse_size
 
@@ -52,6 +55,15 @@ def receiver(folder: Path, sessions: int) -> Iterator[tuple[int, int]]:
             process.communicate(timeout=LIMIT_S)
 
 
+def load() -> None:
+    """Import what a session needs: each of two hundred processes would do it while the sessions of others run."""
+    for transport in TRANSPORTS:
+        registry.load(transport, toolkit.TransportOptions())
+    rehearse(NoCredential().method)
+    for module in ("toolkit.api.sending", "toolkit.transfer.sender"):
+        importlib.import_module(module)
+
+
 def send(transport: str, source: Path, port: int, barrier: Barrier, result: Connection) -> None:
     """Be one sender, in a process of its own: put the seconds it took, or its error, into `result`."""
     barrier.wait()
@@ -73,8 +85,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     context = get_context("fork")
-    for transport in TRANSPORTS:
-        registry.load(transport, toolkit.TransportOptions())
+    load()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         outgoing, incoming = Path(name, "outgoing"), Path(name, "incoming")
         outgoing.mkdir()
