@@ -5,6 +5,8 @@ serves other machines, rehearses before its clock starts. This also reports earl
 package lacks something.
 """
 
+from functools import cache
+
 from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
 from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
@@ -15,10 +17,12 @@ _KEY = bytes(32)
 _HOST = bytes(4)
 
 
+@cache
 def rehearse(method: Method) -> None:
     """Complete a handshake of this method between two objects of this process, and load the AEAD of its keys.
 
-    Raises what a handshake raises where the `cryptography` package lacks something.
+    Only the first call for a method does anything: a program may send many files in a row. Raises what a handshake
+    raises where the `cryptography` package lacks something.
     """
     admission, credential = _pair(method)
     initiator, responder = Initiator(credential, b"", b""), Responder(admission)

@@ -14,7 +14,7 @@ from toolkit.security.admission import Method
 from toolkit.security.rehearsal import rehearse
 rehearse(Method({method}))
 loaded = set(sys.modules)
-rehearse(Method({method}))
+rehearse.__wrapped__(Method({method}))
 print(*sorted(set(sys.modules) - loaded))
 """
 
@@ -27,6 +27,7 @@ def test_after_it_a_handshake_loads_nothing(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", list(Method))
-def test_it_can_be_repeated(method: Method) -> None:
+def test_only_the_first_of_a_method_does_anything(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
     rehearse(method)
+    monkeypatch.setattr("toolkit.security.rehearsal.Initiator", None)
     rehearse(method)
