@@ -41,6 +41,9 @@ MAX_MESSAGE_BYTES = 1 << 18
 WAIT_CHECK_S = 0.25
 """How often a channel calls what `Channel.check_while_waiting` was given."""
 
+MAX_LINGER_S = 300.0
+"""How long `Channel.close` waits for a peer that acknowledges a little now and then, unless `linger_s` is longer."""
+
 MIN_IDLE_TIMEOUT_S = 1.0
 """The smallest idle timeout that a user may choose: below it, a busy disk looks like a lost peer."""
 MAX_IDLE_TIMEOUT_S = 86_400.0
@@ -228,7 +231,7 @@ class Channel(Protocol):
         is discarded, so that the last message, which may explain the end, reaches a peer that is busy sending.
 
         linger_s: how long to wait for a peer that acknowledges nothing new; None is one or two seconds, and longer on
-                  a long path
+                  a long path. For one that does, MAX_LINGER_S or `linger_s`, whichever is longer
         """
 
     def abort(self) -> None:

@@ -151,6 +151,8 @@ def test_the_side_that_has_accepted_may_choose_how_it_sends_and_send(
     assert sender.statistics()["congestion_control"] == control
     with pytest.raises(UsageError, match="nosuch"):
         sender.choose_sending("nosuch", None, None)
+    with pytest.raises(UsageError, match="too low"):
+        sender.choose_sending(None, 1e-300, None)
 
 
 def test_offsets_and_ids_may_be_huge(network: Network) -> None:

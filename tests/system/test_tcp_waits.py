@@ -239,3 +239,14 @@ def test_a_sender_that_breaks_one_connection_does_not_hold_a_session_by_another(
         peer.sockets[1].close()
         with pytest.raises(NettoolError, match="closed the connection before the end"):
             receiving.outcome(TRICKLES * TRICKLE_S / 2)
+
+
+@pytest.mark.parametrize("network", TCP_CASES, indirect=True)
+def test_a_peer_that_takes_a_little_now_and_then_does_not_hold_a_close(
+    pair: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, _ = pair
+    left_bytes = itertools.count(1 << 40, -1)
+    monkeypatch.setattr("toolkit.transports.tcp.linger.unacknowledged_bytes", lambda _: next(left_bytes))
+    monkeypatch.setattr("toolkit.transports.tcp.channel.MAX_LINGER_S", 1.0, raising=False)
+    Background(lambda: waiting.close(linger_s=0.5)).outcome(PATIENCE_S / 4)

@@ -35,7 +35,7 @@ from toolkit.errors import NettoolError, ProtocolError, printable
 from toolkit.forwarding_channel import ForwardingChannel
 from toolkit.security.admission import Admission, OpenAdmission
 from toolkit.transfer import TransferResult
-from toolkit.transfer.incoming import OPTIMISTIC_BYTES
+from toolkit.transfer.incoming import EarlyContent
 from toolkit.transfer.limits import SessionLimits
 from toolkit.transfer.session import closing
 from toolkit.transfer.session_server import ConcurrencyLimits, SessionServer, listen_on_one_port
@@ -295,8 +295,7 @@ class _PeekedChannel(ForwardingChannel):
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel)
         self._first: bytes | None = None
-        self._early: list[tuple[int, int, bytes]] = []
-        self._early_bytes = 0
+        self._early = EarlyContent()
 
     def peek(self, timeout_s: float) -> bytes:
         """The first message. Raises ProtocolError if none arrives in time."""
@@ -309,10 +308,8 @@ class _PeekedChannel(ForwardingChannel):
 
     def write(self, file_id: int, offset: int, data: memoryview) -> None:
         """As an ExtentSink, for content that precedes the first message."""
-        self._early_bytes += len(data)
-        if self._early_bytes > OPTIMISTIC_BYTES:
-            raise ProtocolError("the peer sent content of a file that it did not offer")
-        self._early.append((file_id, offset, bytes(data)))
+        if data:
+            self._early.add(file_id, offset, data)
 
     def receive(
         self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
@@ -321,9 +318,8 @@ class _PeekedChannel(ForwardingChannel):
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        if sink is not None and self._early:
-            for file_id, offset, data in self._early:
+        if sink is not None and (early := self._early.take()):
+            for file_id, offset, data in early:
                 sink.write(file_id, offset, memoryview(data))
-            self._early.clear()
             return None
         return super().receive(sink, timeout_s, wake)

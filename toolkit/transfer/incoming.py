@@ -32,7 +32,31 @@ MAX_EARLY_PIECES = 1 << 13
 OPTIMISTIC_BYTES in packets of 1,200 bytes, and one last short piece for each of MAX_GROUP_ENTRIES files, are a quarter.
 """
 
+NOT_OFFERED = "the peer sent content of a file that it did not offer"
 COMMIT_THREADS = 16
+
+
+class EarlyContent:
+    """Content of files that are not offered yet, in memory. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[int, int, bytes]] = []
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, file_id: int, offset: int, data: memoryview) -> None:
+        """Keep a piece. Raises ProtocolError if a peer that follows the protocol would not have sent it."""
+        with self._lock:
+            self._bytes += len(data)
+            if self._bytes > OPTIMISTIC_BYTES or len(self._pieces) >= MAX_EARLY_PIECES:
+                raise ProtocolError(NOT_OFFERED)
+            self._pieces.append((file_id, offset, bytes(data)))
+
+    def take(self) -> list[tuple[int, int, bytes]]:
+        """What was added since the last call, as arguments of `ExtentSink.write`."""
+        with self._lock:
+            taken, self._pieces = self._pieces, []
+        return taken
 
 
 class IncomingFiles:
@@ -50,8 +74,7 @@ class IncomingFiles:
         self._complete: deque[int] = deque()
         self._next_id = 0
         self._budget = SessionBudget(limit_bytes)
-        self._early: list[tuple[int, int, bytes]] = []
-        self._early_bytes = 0
+        self._early = EarlyContent()
         self._early_lock = threading.Lock()
         self.unfinished: list[ArrivingFile] = []
 
@@ -96,7 +119,7 @@ class IncomingFiles:
                     on_complete = partial(self._complete.append, file_id)
                     self._files[file_id] = self._destination.create(entry, algorithm, self._budget, on_complete)
             self._next_id += len(entries)
-            early, self._early = self._early, []
+            early = self._early.take()
         for file_id, offset, data in early:
             self.write(file_id, offset, memoryview(data))
         return outcomes
@@ -232,11 +255,9 @@ class IncomingFiles:
     def _keep_early(self, file_id: int, offset: int, data: memoryview) -> None:
         with self._early_lock:
             if file_id >= self._next_id:
-                self._early_bytes += len(data)
-                is_too_much = self._early_bytes > OPTIMISTIC_BYTES or len(self._early) >= MAX_EARLY_PIECES
-                if self._next_id or is_too_much:
-                    raise ProtocolError("the peer sent content of a file that it did not offer")
-                self._early.append((file_id, offset, bytes(data)))
+                if self._next_id:
+                    raise ProtocolError(NOT_OFFERED)
+                self._early.add(file_id, offset, data)
                 return
         self.write(file_id, offset, data)  # the offer arrived in the meantime
 

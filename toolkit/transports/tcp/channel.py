@@ -2,11 +2,13 @@
 
 import socket
 import struct
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 from toolkit.channel import (
+    MAX_LINGER_S,
     MAX_MESSAGE_BYTES,
     Address,
     Extent,
@@ -113,16 +115,17 @@ class TcpChannel:
         if self._is_closed:
             return
         linger_s = _LINGER_S if linger_s is None else linger_s
+        end_s = time.monotonic() + max(linger_s, MAX_LINGER_S)
         try:
             if self._pool is not None:
-                self._pool.stop(is_orderly=self._pool.drain(linger_s))
+                self._pool.stop(is_orderly=self._pool.drain(linger_s, end_s))
                 self._pool = None
             with suppress(PeerClosedError):
                 self._first.flush()
             for stream in self._streams:
                 stream.shut_down()
             for stream in self._streams:
-                linger(stream.socket, linger_s / len(self._streams))
+                linger(stream.socket, linger_s / len(self._streams), end_s)
         except BaseException:
             self.abort()
             raise

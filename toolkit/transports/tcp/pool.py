@@ -261,12 +261,15 @@ class StreamPool:
             while self._wake_reader.recv(4096):
                 self._first.reset_silence()
 
-    def drain(self, linger_s: float) -> bool:
-        """Wait until everything is sent, unless nothing is sent for `linger_s`; return whether everything was."""
+    def drain(self, linger_s: float, end_s: float) -> bool:
+        """Wait until everything is sent, unless nothing is sent for `linger_s`; return whether everything was.
+
+        At most until `end_s` on the monotonic clock.
+        """
         with self._condition:
             while self._failure is None and (waiting := len(self._queue) + self._busy):
-                self._condition.wait(linger_s)
-                if len(self._queue) + self._busy == waiting:
+                self._condition.wait(max(0.0, min(linger_s, end_s - time.monotonic())))
+                if len(self._queue) + self._busy == waiting or time.monotonic() >= end_s:
                     break
             return self._failure is None and not self._queue and not self._busy
 

@@ -8,6 +8,7 @@ from toolkit.rudp.config import JUMBO_DATAGRAM_BYTES, Config
 from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.flow_control import initial_window_bytes
 from toolkit.transports.udp.socket import DatagramSocket
+from toolkit.units import check_sending_rate
 
 
 def config_of(options: TransportOptions, sock: DatagramSocket) -> Config:
@@ -31,7 +32,9 @@ def check_options(options: TransportOptions) -> None:
 
 
 def check_controller(name: str | None, rate_bps: float | None) -> str:
-    """The name of the congestion controller; None is the default one. Raises UsageError."""
+    """The name of the congestion controller; None is the default one. Raises UsageError, also for the rate."""
+    if rate_bps is not None:
+        check_sending_rate(rate_bps)
     name = name or congestion.DEFAULT_CONTROLLER
     congestion.controller_factory(name)
     if name == "rate" and rate_bps is None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from toolkit.channel import MAX_LINGER_S
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import ConnectionState
 
@@ -15,15 +16,16 @@ _CLOSES: Final = 3  # how often a client sends CLOSE, a probe timeout apart (RFC
 def await_acks(
     connection: Connection, pump: Callable[[], None], wait_until: Callable[[int], object], linger_s: float | None
 ) -> None:
-    """Return when the peer has acknowledged everything, or nothing new for `linger_s`.
+    """Return when the peer has acknowledged everything, or nothing new for `linger_s`, or after MAX_LINGER_S.
 
-    linger_s:   None is one second, or ten probe timeouts if that is longer
+    linger_s:   None is one second, or ten probe timeouts if that is longer; it may be longer than MAX_LINGER_S
     pump:       runs one round of the driver without waiting
     wait_until: waits for something to do until this time, in nanoseconds of the monotonic clock
     """
     usual_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * connection.stats().pto_ns)
     linger_ns = usual_ns if linger_s is None else int(linger_s * 1e9)
     deadline_ns = time.monotonic_ns() + linger_ns
+    end_ns = time.monotonic_ns() + max(linger_ns, int(MAX_LINGER_S * 1e9))
     acked_bytes = -1
     while True:
         pump()
@@ -31,7 +33,7 @@ def await_acks(
             return
         if connection.acked_bytes != acked_bytes:
             acked_bytes = connection.acked_bytes
-            deadline_ns = time.monotonic_ns() + linger_ns
+            deadline_ns = min(time.monotonic_ns() + linger_ns, end_ns)
         if time.monotonic_ns() >= deadline_ns:
             return
         wait_until(deadline_ns)
