@@ -253,7 +253,7 @@ def test_a_strange_answer_is_one_line(server: socket.socket, answer: bytes, erro
         (TransportOptions(congestion_control="cubic\0"), "has no congestion control"),
         (TransportOptions(streams=0), "0 connections are not possible: choose from 1 to"),
         (TransportOptions(streams=1000), "1000 connections are not possible"),
-        (TransportOptions(rate_bps=1), "a rate of 1 bit/s is too low"),
+        (TransportOptions(rate_bps=8, streams=2), "a rate of 8 bit/s is too low for 2 connections"),
     ],
 )
 def test_impossible_options_are_a_usage_error(server: socket.socket, options: TransportOptions, line: str) -> None:
