@@ -16,8 +16,9 @@ _INTRODUCTION: Final = """# Commands
 
 What `nettool COMMAND --help` prints. `man nettool` shows the same as a manual page.
 
-Your own defaults of options can stand in `~/.config/nettool/config.toml`, in a table for each command. The command line
-takes precedence over them. `NETTOOL_CONFIG` names another file; if it is empty, no file is read.
+Your own defaults of options can stand in `~/.config/nettool/config.toml`, in a table for each command. An option on
+the command line takes precedence over its default, and over defaults that it excludes. `NETTOOL_CONFIG` names another
+file; if it is empty, no file is read.
 
 ```toml
 [send]

@@ -5,7 +5,7 @@ Each command turns its options into a scenario, which a file may complete; `tool
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from toolkit.api.comparing import ComparisonRequest, ComparisonResult
 from toolkit.api.target import parse_target
 from toolkit.cli.access import CredentialArguments, with_credential
 from toolkit.cli.command import command, flag, option
+from toolkit.cli.help import is_typed
 from toolkit.cli.link_options import AS_LISTS, RATE_AS_LIST, EmulatedPathArguments, LanArguments
 from toolkit.cli.option_names import with_options
 from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments, ResumeCampaign
@@ -24,7 +25,7 @@ from toolkit.cli.wait_status import WaitStatus
 from toolkit.comparison.forecast import Forecast, start_seconds
 from toolkit.comparison.json_codec import encode
 from toolkit.comparison.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
-from toolkit.comparison.plan import Plan
+from toolkit.comparison.plan import Plan, takes_congestion_control
 from toolkit.comparison.record_file import Record
 from toolkit.comparison.records import Campaign, Probe, Results, Trial
 from toolkit.comparison.sampling import elapsed_s, patience_spent_s
@@ -35,6 +36,17 @@ from toolkit.errors import ExitCode, UsageError
 from toolkit.report.labels import MAX_COLUMNS
 from toolkit.security.credentials import Credential
 from toolkit.units import format_fraction, format_rate, format_seconds, format_size
+
+_PARAMETERS = {
+    "tcp_congestion_control": "cc",
+    "sizes": "size",
+    "repeats": "repeat",
+    "control": "no_control",
+    "changes": "at",
+}
+"""Settings of a scenario whose parameters have other names."""
+_KEPT = ("kind", "folder", "link", "further_links", "address", "wait", "credential", "is_from_file", "is_reverse")
+"""Settings that a campaign which goes on takes from the command, wherever the command has them from."""
 
 
 @command
@@ -157,10 +169,13 @@ def remote(
 
 
 def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Scenario:
+    """Raises UsageError."""
+    names = campaign.transports
+    takes_cc = is_typed("cc") or names is None or takes_congestion_control(names)
     return Scenario(
         kind=kind,
-        transports=campaign.transports,
-        tcp_congestion_control=campaign.cc,
+        transports=names,
+        tcp_congestion_control=campaign.cc if takes_cc else None,
         sizes=tuple(_split(campaign.size)) if campaign.size else (),
         repeats=campaign.repeat,
         seed=campaign.seed,
@@ -175,6 +190,17 @@ def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Scenario:
     )
 
 
+def _typed(scenario: Scenario) -> Scenario:
+    """The settings that are on the command line: the user's own defaults are for new campaigns."""
+    link = {name: values for name, values in scenario.link.items() if is_typed(_PARAMETERS.get(name, name))}
+    settings: dict[str, Any] = {
+        each.name: each.default
+        for each in fields(scenario)
+        if each.name not in _KEPT and not is_typed(_PARAMETERS.get(each.name, each.name))
+    }
+    return replace(scenario, link=link, **settings)
+
+
 def _lists(**options: str | None) -> dict[str, list[Any]]:
     """Return the options that were given, each split at its commas."""
     return {name: _split(text) for name, text in options.items() if text}
@@ -185,12 +211,14 @@ def _split(text: str) -> list[str]:
 
 
 def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaignArguments) -> int:
-    if local.resume is not None and local.scenario is not None:
-        raise UsageError("--resume goes on with the settings of its records: leave --scenario out")
-    if local.scenario is not None:
+    if local.resume is not None:
+        if local.scenario is not None and is_typed("scenario"):
+            raise UsageError("--resume goes on with the settings of its records: leave --scenario out")
+        if campaign.output not in (None, local.resume) and is_typed("output"):
+            raise UsageError("--resume FILE adds its records to FILE: leave --output out")
+        scenario = _typed(scenario)
+    elif local.scenario is not None:
         scenario = scenario.merged_with(read_scenario(local.scenario))
-    if local.resume is not None and campaign.output not in (None, local.resume):
-        raise UsageError("--resume FILE adds its records to FILE: leave --output out")
     default_output = Path("results") / time.strftime(f"{scenario.kind}-%Y%m%d-%H%M%S.jsonl")
     request = ComparisonRequest.of(scenario, resume=local.resume, output=campaign.output or default_output)
     if campaign.dry_run:

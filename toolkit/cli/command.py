@@ -15,7 +15,6 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 import typer
 from typer.models import ParameterInfo
 
-from toolkit.cli.help import is_typed
 from toolkit.cli.option_names import with_options
 from toolkit.cli.output import as_nettool_error, print_json
 from toolkit.errors import UsageError
@@ -96,7 +95,7 @@ def command(function: Callable[..., _Result]) -> Callable[..., _Result]:
     def run(**options: Any) -> _Result:
         prints_json = options.get("json", False)
         try:
-            if options.get("quiet") and options.get("watch") and is_typed("quiet") and is_typed("watch"):
+            if options.get("quiet") and options.get("watch"):
                 raise UsageError("--quiet prints errors only, and --watch draws charts: leave one of them out")
             for name, (group, _) in groups.items():
                 options[name] = group(**{one.name: options.pop(one.name) for one in fields(group)})

@@ -4,6 +4,7 @@ typer groups options only when it draws with rich, which takes a tenth of a seco
 headings in plain text.
 """
 
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,6 +15,15 @@ from toolkit.errors import UsageError
 ARGUMENTS, OPTIONS, GENERAL = "Arguments", "Options", "General"
 _TYPED: ContextVar[frozenset[str] | None] = ContextVar("_TYPED", default=None)
 _COLUMN_LIMIT = 30  # an option longer than this has its text on the next line
+_EXCLUSIVE = (
+    {"repeat", "budget"},
+    {"size", "time"},
+    {"links", "copy_links"},
+    {"code", "key", "is_open"},
+    {"code_uses", "key", "is_open"},
+    {"quiet", "watch"},
+)
+"""Parameters that exclude each other in every command that has them."""
 
 
 class SectionedCommand(TyperCommand):
@@ -30,6 +40,7 @@ class SectionedCommand(TyperCommand):
             for parameter in self.get_params(ctx):
                 _check_not_empty(parameter, given.get(parameter.name))
             _TYPED.set(frozenset(given))
+            ctx.default_map = _without_excluded(ctx.default_map or {}, given)
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -66,6 +77,12 @@ def is_typed(name: str) -> bool:
     """
     typed = _TYPED.get()
     return typed is None or name in typed
+
+
+def _without_excluded(defaults: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """The user's own defaults without those that a given option excludes."""
+    excluded = set[str]().union(*(group for group in _EXCLUSIVE if not group.isdisjoint(given)))
+    return {name: value for name, value in defaults.items() if name not in excluded}
 
 
 def _check_not_empty(parameter: Any, given: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.command import flag
+from toolkit.cli.help import is_typed
 from toolkit.cli.options import FILES, PreserveWords
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.errors import ExitCode, UsageError, printable
@@ -115,5 +116,6 @@ def _line(entry: Entry) -> str:
 
 def check_tree_options(arguments: TreeArguments, recursive: bool) -> None:
     """Raises UsageError for options that would have no effect."""
-    if not recursive and (arguments.exclude or arguments.links or arguments.copy_links):
+    of_directories = ("exclude", "links", "copy_links")
+    if not recursive and any(getattr(arguments, name) and is_typed(name) for name in of_directories):
         raise UsageError("--exclude, --links and --copy-links choose what of a directory is sent: use them with -r")

@@ -169,13 +169,14 @@ class _Sides:
         return self._too_few() if ratio.interval is None else ""
 
     def _too_few(self) -> str:
-        """That there is no interval, and how many blocks of each campaign would have one."""
+        """That there is no interval, and how many blocks would have one, unless each campaign has run as many."""
         if self._are_pairs:
             least, what = least_with_interval(ERROR, self._first_look), "pairs of which anything arrived"
         else:
             least = max(least_with_interval(ERROR / 2, first_look) for first_look in self._first_looks)
             what = "trials in one of the two campaigns"
-        return f"fewer than {least} {what}: run {least} blocks or more in each campaign"
+        advice = f": run {least} blocks or more in each campaign"
+        return f"fewer than {least} {what}{advice if min(len(self.old), len(self.new)) < least else ''}"
 
 
 def _change(cell: _Cell, sides: _Sides, verdict: Verdict | None) -> CellChange:

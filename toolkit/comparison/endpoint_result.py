@@ -55,7 +55,7 @@ class EndpointResult:
                           have been sent before
     cut_s, cut_bytes:     when the time of a timed trial was up, on the host's monotonic clock, and how much content the
                           receiver had in order by then
-    is_delivered:         the program itself confirms that everything has arrived, without a digest (iperf3)
+    is_delivered:         the program itself confirms, without a digest, that `size_bytes` have arrived (iperf3)
     is_unreliable:        the program does not repair losses (iperf3 over UDP)
     encryption:           the AEAD that sealed the content, or "none"; None in records from before nettool encrypted
     authentication:       "none", "key" or "code": how the sender proved who it is

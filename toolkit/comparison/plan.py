@@ -228,6 +228,11 @@ def parse_transports(text: str, tcp_congestion_control: str = TCP_DEFAULT) -> li
     return settings
 
 
+def takes_congestion_control(text: str) -> bool:
+    """Whether such a list has a transport `tcp`, whose congestion control is chosen apart. Raises UsageError."""
+    return parse_transports(text, "one") != parse_transports(text, "another")
+
+
 def _parse(word: str, tcp_congestion_control: str) -> Setting:
     full_name, equals, rate = word.partition("=")
     rate_bps = parse_rate(rate) if equals else None

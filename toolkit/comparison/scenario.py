@@ -38,6 +38,7 @@ from toolkit.comparison.plan import (
     comparisons,
     parse_transports,
     pilot_blocks,
+    takes_congestion_control,
 )
 from toolkit.comparison.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, LinkOption, Setting
 from toolkit.comparison.toml_table import read_toml
@@ -173,7 +174,7 @@ class Scenario:
             has_yardstick = self.kind == paths.LOOPBACK and self.time is None
             words = FACTORIAL if is_factorial else "tcp,udp,cp" if has_yardstick else "tcp,udp"
         settings = parse_transports(words, tcp_congestion_control)
-        if self.tcp_congestion_control is not None and settings == parse_transports(words, "any other"):
+        if self.tcp_congestion_control is not None and not takes_congestion_control(words):
             raise UsageError(
                 "`congestion_control` is that of the transport tcp, which is not compared: "
                 "write the other transports like udp-bbr, and leave it out"

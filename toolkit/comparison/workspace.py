@@ -14,7 +14,7 @@ import random
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,7 @@ def workspace(sizes: Sequence[int], seed: int, parent: Path | None) -> Iterator[
     There is room for the payloads and one copy. The folder is removed however the block ends; those that killed
     processes of this user have left are removed first. Raises TransferError.
     """
-    _remove_abandoned({_MEMORY_FOLDER, Path(tempfile.gettempdir()), *([parent] if parent is not None else [])})
+    _remove_abandoned(parent)
     needed_bytes = sum(sizes) + max(sizes, default=0) + _MARGIN_BYTES
     parent = parent or _default_folder(needed_bytes)
     with ExitStack() as stack:
@@ -113,8 +113,11 @@ def _locked_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_abandoned(parents: Iterable[Path]) -> None:
+def _remove_abandoned(chosen: Path | None) -> None:
     """Remove the folders of this user whose locks nobody holds; one without a lock may be of an earlier version."""
+    parents = {_MEMORY_FOLDER} if chosen is None else {_MEMORY_FOLDER, chosen}
+    with suppress(OSError):  # a system may have no temporary folder that can be written to
+        parents.add(Path(tempfile.gettempdir()))
     for parent in parents:
         with suppress(OSError):
             for folder in parent.glob(f"{_PREFIX}*"):

@@ -48,6 +48,66 @@ def test_a_default_gives_way_to_an_option_that_excludes_it(config: Path) -> None
         assert "--idle-timeout 1ms is too short" in ended.stderr, words
 
 
+@pytest.mark.parametrize(
+    ("default", "words"),
+    [
+        ('budget = "2min"', ["--repeat", "3"]),
+        ("repeat = 3", ["--budget", "2min"]),
+        ('time = "1s"', ["--size", "64KiB"]),
+        ('size = "64KiB"', ["--time", "1s"]),
+        ('cc = "reno"', ["--transports", "udp"]),
+    ],
+)
+def test_a_default_gives_way_to_an_alternative(config: Path, default: str, words: list[str]) -> None:
+    config.write_text(f"[bench.loopback]\n{default}\n")
+    ended = nettool_here("bench", "loopback", "--dry-run", *words)
+    assert ended.code == 0, ended
+
+
+def test_a_campaign_goes_on_without_the_defaults_for_new_ones(config: Path, tmp_path: Path) -> None:
+    config.touch()
+    records = str(tmp_path / "records.jsonl")
+    first = ["--size", "64KiB", "--repeat", "1", "--transports", "udp", "--no-control", "--output", records]
+    assert nettool("bench", "loopback", *first).code == 0
+    config.write_text(
+        "[bench.loopback]\n"
+        'size = "1KiB"\ntransports = "tcp"\ncc = "reno"\nbudget = "2min"\nseed = 7\nlimit = "1min"\nmargin = "7%"\n'
+        'patience = "1s"\nno-control = true\noutput = "other.jsonl"\nscenario = "none.toml"\n'
+    )
+    resume = ("bench", "loopback", "--dry-run", "--resume", records)
+    ended = nettool(*resume)
+    assert ended.code == 0, ended
+    assert "udp" in ended.stdout
+    assert "64 KiB" in ended.stdout
+    for words, option in ((["--limit", "1min"], "--limit"), (["--scenario", "none.toml"], "--scenario")):
+        assert f"leave {option} out" in nettool(*resume, *words).stderr
+
+
+def test_a_default_without_effect_is_no_mistake(config: Path, tmp_path: Path) -> None:
+    config.write_text('[send]\nretry = "10min"\nexclude = ["*.o", ".git/"]\ncopy-links = true\n')
+    (tmp_path / "file").write_bytes(b"x")
+    for words in ([], ["-r", "--links"]):
+        ended = nettool_here("send", "--dry-run", *words, str(tmp_path / "file"), "127.0.0.1")
+        assert ended.code == 0, ended
+    ended = nettool_here("send", "--dry-run", "--exclude", "*.o", str(tmp_path / "file"), "127.0.0.1")
+    assert "use them with -r" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("default", "words"),
+    [
+        ('key = "lab.key"', ["--code-uses", "2"]),
+        ("open = true", ["--code-uses", "2"]),
+        ("code-uses = 2", ["--open"]),
+        ('key = "lab.key"', ["--open"]),
+    ],
+)
+def test_a_typed_way_to_admit_senders_replaces_a_default_one(config: Path, default: str, words: list[str]) -> None:
+    config.write_text(f"[recv]\n{default}\n")
+    ended = nettool("recv", "--port", "1", *words, "--idle-timeout", "1ms")
+    assert "--idle-timeout 1ms is too short" in ended.stderr
+
+
 def test_help_shows_the_users_defaults_also_of_a_command_in_a_group(config: Path) -> None:
     config.write_text('[bench.loopback]\nmargin = "7%"\n[recv]\nport = 9123\n')
     assert "[default: 9123]" in nettool_here("recv", "--help").stdout

@@ -1,8 +1,10 @@
 """The folder for the files of a campaign, and its removal."""
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,15 @@ def test_only_what_is_surely_an_abandoned_folder_of_this_user_is_removed(
         assert not abandoned.exists()
     assert sorted(path.name for path in parent.iterdir()) == [*(f"nettool-bench-{n}" for n in (2, 3, 4)), "other"]
     assert (elsewhere / "lock").exists()
+
+
+def test_a_chosen_folder_takes_the_place_of_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_folder() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", no_folder)
+    with workspace([10], 1, tmp_path) as files:
+        assert files.folder.parent == tmp_path
 
 
 def test_received_files_reuse_storage_without_its_content(tmp_path: Path) -> None:

@@ -120,10 +120,11 @@ def _tcp_result(end: Mapping[str, Any], job: SendJob) -> EndpointResult:
 
 
 def _udp_result(end: Mapping[str, Any]) -> EndpointResult:
-    total, received = end["sum"], end.get("sum_received") or {}
-    if not received.get("bytes"):  # before iperf3 3.10, a server did not report what it had counted
-        received = total
+    total = end["sum"]
+    received = end.get("sum_received", total)  # before iperf3 3.11, there is one sum only
     size_bytes = (received["packets"] - received["lost_packets"]) * _UDP_PAYLOAD_BYTES
+    if not size_bytes:
+        raise TransferError("no datagram of iperf3 had arrived when it ended: choose a larger size with `sizes`")
     return EndpointResult(
         size_bytes=size_bytes,
         seconds=total["seconds"],
