@@ -46,7 +46,7 @@ _PARAMETERS = {
 }
 """Settings of a scenario whose parameters have other names."""
 _KEPT = ("kind", "folder", "link", "further_links", "address", "wait", "credential", "is_from_file", "is_reverse")
-"""Settings that a campaign which goes on takes from the command, wherever the command has them from."""
+"""What a campaign takes from the command, wherever the command has it from."""
 
 
 @command
@@ -191,7 +191,10 @@ def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Scenario:
 
 
 def _typed(scenario: Scenario) -> Scenario:
-    """The settings that are on the command line: the user's own defaults are for new campaigns."""
+    """The settings that are on the command line.
+
+    The user's own defaults are for new campaigns, and not for those whose settings a file describes.
+    """
     link = {name: values for name, values in scenario.link.items() if is_typed(_PARAMETERS.get(name, name))}
     settings: dict[str, Any] = {
         each.name: each.default
@@ -218,7 +221,7 @@ def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaign
             raise UsageError("--resume FILE adds its records to FILE: leave --output out")
         scenario = _typed(scenario)
     elif local.scenario is not None:
-        scenario = scenario.merged_with(read_scenario(local.scenario))
+        scenario = _typed(scenario).merged_with(read_scenario(local.scenario))
     default_output = Path("results") / time.strftime(f"{scenario.kind}-%Y%m%d-%H%M%S.jsonl")
     request = ComparisonRequest.of(scenario, resume=local.resume, output=campaign.output or default_output)
     if campaign.dry_run:

@@ -123,7 +123,7 @@ class LinkCheck:
         if missed:
             return f"this machine cannot carry the requested link: {'; '.join(missed)}"
         if self.not_judged:
-            return f"undecided: so short a check cannot judge {'; '.join(self.not_judged)}"
+            return f"undecided: this check cannot judge {'; '.join(self.not_judged)}"
         return "this machine carries this link"
 
 

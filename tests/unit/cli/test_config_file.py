@@ -83,6 +83,16 @@ def test_a_campaign_goes_on_without_the_defaults_for_new_ones(config: Path, tmp_
         assert f"leave {option} out" in nettool(*resume, *words).stderr
 
 
+def test_a_scenario_takes_precedence_over_defaults_but_not_over_options(config: Path, tmp_path: Path) -> None:
+    config.write_text('[bench.loopback]\nsize = "64KiB"\nbudget = "2min"\n')
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text('kind = "loopback"\ntransports = ["udp"]\nsizes = ["1MiB"]\nrepeats = 9\n')
+    command = ("bench", "loopback", "--scenario", str(scenario), "--dry-run", "--json")
+    plan = nettool_here(*command).object
+    assert (plan["sizes"], plan["repeats"], plan["budget_s"]) == ([1 << 20], 9, None)
+    assert nettool_here(*command, "--size", "2MiB").object["sizes"] == [2 << 20]
+
+
 def test_a_default_without_effect_is_no_mistake(config: Path, tmp_path: Path) -> None:
     config.write_text('[send]\nretry = "10min"\nexclude = ["*.o", ".git/"]\ncopy-links = true\n')
     (tmp_path / "file").write_bytes(b"x")

@@ -146,7 +146,7 @@ def test_nothing_is_claimed_of_a_link_whose_requested_figures_are_not_judged() -
     cpu, missed = Finding("CPU, x", "under 90%", "20%", True), Finding("CPU, y", "under 90%", "99%", False)
     check = LinkCheck((rtt, loss, cpu), (), ())
     assert (check.is_met, check.not_judged) == (None, ["RTT", "loss, x"])
-    assert check.verdict == "undecided: so short a check cannot judge RTT; loss, x"
+    assert check.verdict == "undecided: this check cannot judge RTT; loss, x"
     assert LinkCheck((rtt, missed), (), ()).is_met is False
 
 
