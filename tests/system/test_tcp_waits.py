@@ -15,6 +15,7 @@ import pytest
 from tests.support.background import PATIENCE_S, Background, wait_until
 from tests.support.conformance_network import CASES, Network
 from tests.support.content import BytesSink, BytesSource, FileSource, StallingDisk, StallingSource, receive_until
+from tests.support.repetitions import long
 from tests.support.sessions import file_entry
 from toolkit.channel import MAX_MESSAGE_BYTES, Channel, Extent
 from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError
@@ -31,7 +32,7 @@ TRICKLE_S = 0.05
 TRICKLES = 300
 """A wait that nothing else ends fails its test when these have come, and the idle timeout after them."""
 
-TCP_CASES = ["tcp", "tcp-plaintext", "tcp-three-streams"]
+TCP_CASES = ["tcp", "tcp-three-streams", long("tcp-plaintext")]
 
 
 class EnoughError(Exception):
