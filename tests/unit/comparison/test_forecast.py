@@ -52,7 +52,7 @@ def test_loss_costs_time_with_cubic_and_hardly_any_with_bbr() -> None:
     assert seconds("udp-bbr", "5%") < 1.2 * seconds("udp-bbr", "0%")
 
 
-@pytest.mark.parametrize("name", ["udp-rate", "tcp-cubic", "udp-rate+plaintext"])
+@pytest.mark.parametrize("name", ["udp-rate", "tcp-reno", "udp-rate+plaintext"])
 def test_a_transport_keeps_to_its_own_rate(name: str) -> None:
     def seconds_each(rate: str, **options: Any) -> float:
         plan = link_plan(**{"transports": f"{name}={rate}", "sizes": ("1MiB",), **options})

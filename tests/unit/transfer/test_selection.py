@@ -20,9 +20,10 @@ def tree(tmp_path: Path) -> Iterator[Path]:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(b"x")
     yield tree
-    for path in tree.rglob("*"):
-        if not path.is_symlink():
-            path.chmod(0o700)
+    for folder, directories, files in os.walk(tree):
+        for path in (Path(folder, name) for name in directories + files):
+            if not path.is_symlink():
+                path.chmod(0o700)
 
 
 def scanned(tree: Path, selection: Selection) -> tuple[set[str], list[SkippedEntry]]:
