@@ -34,7 +34,7 @@ def callers_code(*passed: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def callers_code_before_session(channel: Channel) -> Iterator[None]:
-    """As `callers_code`, for a block before the session, which could tell the peer: this does. Raises CallbackError."""
+    """As `callers_code`, for a block that runs before the session, and tells the peer. Raises CallbackError."""
     try:
         with callers_code():
             yield

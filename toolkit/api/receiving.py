@@ -259,7 +259,7 @@ class Receiver:
         self._tell_of_code(CodeEnded(code.nameplate, is_used=end is CodeEnd.USED))
 
     def _tell_of_code(self, event: NewCode | CodeEnded) -> None:
-        """Tell it. What `on_event` raises ends the receiver, and not the handshake that has ended a code."""
+        """Tell the program of a code. What `on_event` raises ends the receiver, and not the handshake that uses it."""
         try:
             self._tell(event)
         except Exception as error:

@@ -11,7 +11,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from toolkit.transfer.arriving_file import ArrivingFile
 from toolkit.transfer.comparison import KnownFiles
@@ -218,15 +218,8 @@ class _MemoryFile(_HandedOverFile):
 
     __slots__ = ("_content",)
 
-    def __init__(
-        self,
-        give: Callable[[Entry, BinaryIO], None],
-        entry: Entry,
-        algorithm: Algorithm,
-        budget: SessionBudget,
-        on_complete: Callable[[], None],
-    ) -> None:
-        super().__init__(give, entry, algorithm, budget, on_complete)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._content = io.BytesIO()
 
     def commits_quickly(self) -> bool:

@@ -141,7 +141,7 @@ class ReceiveSession:
     ) -> None:
         self._preserve = preserve
         self._endpoint = SessionEndpoint(channel, Role.RECEIVER, cancel)
-        channel.check_while_waiting(self._check_blocked)
+        channel.check_while_waiting(self._check_blocked)  # in place of the endpoint's check, which it includes
         self._on_key = on_begin
         self._on_result = on_result
         self._open_destination = open_destination

@@ -132,7 +132,7 @@ def _udp_result(end: Mapping[str, Any]) -> EndpointResult:
         cpu_seconds=end["cpu_utilization_percent"]["host_total"] / 100 * total["seconds"],
         is_delivered=True,
         is_unreliable=True,
-        counters={"datagrams": total["packets"], "datagrams_lost": total["lost_packets"]},
+        counters={"datagrams": received["packets"], "datagrams_lost": received["lost_packets"]},
     )
 
 

@@ -259,7 +259,8 @@ class UdpListener:
         """Make the channel of a client that has finished its handshake. Raises OSError if no descriptors are left."""
         with contextlib.ExitStack() as on_failure:
             raw = on_failure.enter_context(self._connected_socket(arrival))
-            # Until it was connected, the new socket took what anybody sent to its address, which is `arrival`'s.
+            # Until it was connected, the new socket took what anybody sent to its address. It does not report that
+            # address: the control messages of `arrival` do.
             for stray in self._stray_exchange.receive(raw):
                 copy = memoryview(bytes(stray.data))
                 self._strays.append(stray._replace(data=copy, control=arrival.control + stray.control))

@@ -1,4 +1,6 @@
-"""Socket options of UDP that the socket module does not name. A system that does not know one goes without it.
+"""Options of a UDP socket: what it reports with each datagram, and the size of its receive buffer.
+
+Python's socket module does not name these options. A system that lacks one goes without it.
 
 Read: udp(7), ip(7), ipv6(7), socket(7), linux/in.h, linux/in6.h.
 """
